@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command ``klpfs``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from klpfs import control, daemon
+
+_SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_INSMOD_ERRORS = {
+    errno.ENOEXEC: "Invalid module format",
+    errno.ENOENT: "Unknown symbol in module",
+    errno.ESRCH: "Module has wrong symbol version",
+    errno.EINVAL: "Invalid parameters",
+}
+"""What insmod(8) says of an errno (``mod_strerror`` of kmod)."""
+
+
+class Size(click.ParamType):
+    """Bytes, with K, M or G behind the number."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        text = str(value).lower().removesuffix("ib").removesuffix("b")
+        factor = _SIZES.get(text[-1:], 1)
+        number = text.rstrip("kmg")
+        if not number.isdecimal():
+            self.fail(f"{value!r} is not a size; 256M is one", param, ctx)
+        return int(number) * factor
+
+
+@contextmanager
+def _failing(*kinds: type[Exception]) -> Iterator[None]:
+    """An expected error is one sentence on standard error, and exit status 1."""
+    try:
+        yield
+    except kinds as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _machine(ctx: click.Context) -> Path:
+    with _failing(control.NoMachine):
+        return control.find_machine(ctx.obj)
+
+
+def _takes_machine(function: click.decorators.FC) -> click.decorators.FC:
+    def keep(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value:
+            ctx.obj = value
+
+    return click.option(
+        "-m", "--mount", metavar="MOUNTPOINT", expose_value=False, callback=keep,
+        help="The machine meant; else $KLPFS_MOUNT, else the only one.",
+    )(function)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="klpfs")
+@_takes_machine
+def main() -> None:
+    """Mount a live-patchable x86-64 Linux kernel as a directory."""
+
+
+@main.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--kernel", default="embedded", show_default=True, metavar="embedded", help="Which.")
+@click.option("--memory", type=Size(), default="256M", show_default=True, help="RAM of the machine.")
+@click.option("--virtual-time", is_flag=True, help="Time stands still until machine/clock moves it.")
+@click.option("--foreground", is_flag=True, help="Serve in this process, until it is unmounted.")
+@click.option("--allow-other", is_flag=True, help="Let other users in; file modes decide.")
+@click.option(
+    "--log-file", type=click.Path(path_type=Path), help="Where the daemon reports what went wrong."
+)
+def mount(
+    mountpoint: Path,
+    kernel: str,
+    memory: int,
+    virtual_time: bool,
+    foreground: bool,
+    allow_other: bool,
+    log_file: Path | None,
+) -> None:
+    """Mount a machine on MOUNTPOINT; returns once it answers."""
+    from klpfs.kernel_tree import kernel_tree
+    from machine.image import embedded
+
+    if kernel != "embedded":
+        raise click.BadParameter("only the embedded kernel is there", param_hint="--kernel")
+    if not 32 << 20 <= memory <= 16 << 30:
+        raise click.BadParameter("between 32M and 16G, please", param_hint="--memory")
+    with _failing(daemon.MountError, embedded.CompilerError):
+        daemon.check(mountpoint)
+        image = embedded.load(progress=_say_progress())
+        daemon.serve(
+            kernel_tree(image, memory_size=memory & -(2 << 20), virtual_time=virtual_time),
+            mountpoint,
+            allow_other=allow_other,
+            foreground=foreground,
+            log_file=log_file,
+        )
+
+
+def _say_progress() -> daemon.Progress | None:
+    """Somebody who watches sees what is compiled; nobody else does."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda line: click.echo(line, err=True)
+
+
+@main.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--lazy", is_flag=True, help="Detach at once, also while it is in use.")
+def umount(mountpoint: Path, lazy: bool) -> None:
+    """Unmount; returns when the mount and its daemon are gone."""
+    with _failing(daemon.MountError):
+        daemon.unmount(mountpoint, lazy=lazy)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("parameters", nargs=-1)
+@click.option("-f", "--force", is_flag=True, help="Load it even if it was built for another kernel.")
+@_takes_machine
+@click.pass_context
+def insmod(ctx: click.Context, file: Path, parameters: tuple[str, ...], force: bool) -> None:
+    """Load the module FILE, with PARAMETERS like number=3."""
+    machine = _machine(ctx)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"could not load module {file}: {error.strerror}") from None
+    try:
+        control.insmod(machine, data, parameters, force=force)
+    except OSError as error:
+        number = error.errno or 0
+        why = _INSMOD_ERRORS.get(number, os.strerror(number))
+        raise click.ClickException(f"could not insert module {file}: {why}") from None
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Unload it even if it has no exit or is in use.")
+@_takes_machine
+@click.pass_context
+def rmmod(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
+    """Unload the modules NAMES."""
+    machine = _machine(ctx)
+    for name in names:
+        try:
+            control.rmmod(machine, name, force=force)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                why = f"Module {name} is not currently loaded"
+            elif error.errno == errno.EWOULDBLOCK:
+                why = f"Module {name} is in use"
+            else:
+                why = f"could not remove '{name}': {error.strerror}"
+            raise click.ClickException(why) from None
+
+
+@main.command()
+@_takes_machine
+@click.pass_context
+def lsmod(ctx: click.Context) -> None:
+    """List the modules."""
+    click.echo("Module                  Size  Used by")
+    for line in (_machine(ctx) / "proc/modules").read_text().splitlines():
+        name, size, count, users = line.split()[:4]
+        names = ",".join(u for u in users.split(",") if u and u != "-" and u[0] != "[")
+        click.echo(f"{name:<19} {size:>8}  {count}{' ' + names if names else ''}")
+
+
+@main.command()
+@click.option("-w", "--follow", is_flag=True, help="Go on, with each line as it comes.")
+@click.option("-C", "--clear", is_flag=True, help="Begin anew from here; prints nothing.")
+@_takes_machine
+@click.pass_context
+def dmesg(ctx: click.Context, follow: bool, clear: bool) -> None:
+    """Print the kernel log."""
+    machine = _machine(ctx)
+    if clear:
+        control.clear_log(machine)
+    elif follow:
+        for line in control.follow(machine):
+            click.echo(line, nl=False)
+    else:
+        click.echo(control.dmesg(machine), nl=False)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the .ko files go.")
+@click.option("-g", "debug", is_flag=True, help="With debug information.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bool) -> None:
+    """Build modules from C SOURCES, against the headers of the embedded kernel."""
+    from modules import kbuild
+
+    say = (lambda _line: None) if quiet else (lambda line: click.echo(f"  {line}"))
+    for source in sources:
+        if not source.is_file():
+            raise click.ClickException(f"{source}: no such file")
+    try:
+        kbuild.build(sources, output, debug=debug, on_step=say)
+    except kbuild.CompileError as error:
+        click.echo(str(error).rstrip("\n"), err=True)
+        sys.exit(1)
+    except kbuild.ToolchainError as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A process that uses the mount is a task of the guest while its operation lasts."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from klpfs.nodes import Caller
+from machine.kernel.kernel import Kernel
+from machine.kernel.sched import TaskExit
+
+
+def comm_of(pid: int) -> str:
+    """The name of a thread of the host; ``?`` if it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return "?"
+
+
+@asynccontextmanager
+async def inside(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
+    """The body runs in the kernel of the guest, as the caller's task. What runs there sleeps
+    uninterruptibly. An oops, which kills the task, is OSError(EFAULT) for the process."""
+    with trio.CancelScope(shield=True):
+        try:
+            async with kernel.sched.user_task(caller.pid, comm_of(caller.pid)):
+                yield
+        except TaskExit as exit_:
+            raise OSError(errno.EFAULT if exit_.oops else errno.EINTR, "the task died") from None

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel, booted, as the tree of a mount: what the daemon serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+
+from klpfs.nodes import Root
+from klpfs.tree import tree
+from machine.image import Image
+from machine.kernel.clock import Clock, VirtualClock
+from machine.kernel.kernel import DEFAULT_MEMORY, Kernel
+
+SLICE_INSTRUCTIONS = 100_000
+"""A time slice under virtual time, where runs are to be repeatable."""
+
+
+def kernel_tree(
+    image: Image, *, memory_size: int = DEFAULT_MEMORY, virtual_time: bool = False
+) -> Callable[[], AbstractAsyncContextManager[Root]]:
+    """What `klpfs.daemon.serve` mounts: ``image`` on a computer with ``memory_size`` bytes of RAM."""
+
+    @asynccontextmanager
+    async def booted() -> AsyncIterator[Root]:
+        kernel = Kernel(
+            image,
+            VirtualClock() if virtual_time else Clock(),
+            memory_size=memory_size,
+            slice_instructions=SLICE_INSTRUCTIONS if virtual_time else 0,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                await kernel.boot(nursery)
+                yield tree(kernel)
+                nursery.cancel_scope.cancel()
+        finally:
+            kernel.close()
+
+    return booted

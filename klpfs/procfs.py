@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``proc``: files that guest code makes, a directory for each task, sysctls. fs/proc/."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable, Iterable
+
+from klpfs.guest import inside
+from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile, Show
+from machine.kernel.kernel import Kernel
+from machine.kernel.proc import ProcEntry
+from machine.kernel.sched import Task
+
+
+def text_file(make: Callable[[], str], mode: int = 0o444) -> ProcFile:
+    """A file of text that klpfs makes by itself, without a task of the guest."""
+
+    async def show(_caller: Caller) -> bytes:
+        return make().encode("utf-8", "surrogateescape")
+
+    return ProcFile(show, mode=mode)
+
+
+class ProcRoot(DynamicDirectory):
+    """The top of proc: what was registered, and a directory for each task by its pid."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(0o555)
+        self._kernel = kernel
+
+    def _task(self, name: str) -> Task | None:
+        return self._kernel.sched.find(int(name)) if name.isdecimal() else None
+
+    def names(self) -> Iterable[str]:
+        return [str(task.pid) for task in self._kernel.sched]
+
+    def exists(self, name: str) -> bool:
+        return self._task(name) is not None
+
+    def make(self, name: str) -> Node:
+        task = self._task(name)
+        assert task is not None
+        directory = Directory(0o555)
+        kernel = self._kernel
+        directory.add("comm", text_file(lambda: f"{task.comm}\n", 0o644))
+        directory.add("stack", text_file(lambda: kernel.stack_text(task), 0o400))
+        directory.add("patch_state", text_file(lambda: f"{task.struct.patch_state}\n", 0o400))
+        directory.add("wchan", text_file(lambda: task.service or "0"))
+        directory.add("status", text_file(lambda: kernel.status_text(task)))
+        return directory
+
+
+class Procfs:
+    """Keeps ``proc`` in step with what the kernel and its modules register there."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.root = ProcRoot(kernel)
+        self.root.add("modules", text_file(kernel.modules.proc_modules))
+        self.root.add("kallsyms", text_file(kernel.kallsyms_text))
+        self._add_sysctls()
+        for entry in kernel.proc.root.children.values():
+            self._mirror(entry)
+        kernel.proc.on_change.append(self._changed)
+
+    def _directory_of(self, entry: ProcEntry) -> Directory:
+        assert entry.parent is not None
+        path = entry.parent.path
+        found = self.root.find("/".join(path)) if path else self.root
+        assert isinstance(found, Directory)
+        return found
+
+    def _mirror(self, entry: ProcEntry) -> None:
+        self._changed(entry, True)
+        for child in entry.children.values():
+            self._mirror(child)
+
+    def _changed(self, entry: ProcEntry, there: bool) -> None:
+        directory = self._directory_of(entry)
+        if not there:
+            directory.remove(entry.name)
+        elif directory.lookup(entry.name) is None:
+            directory.add(entry.name, self._node(entry))
+
+    def _node(self, entry: ProcEntry) -> Node:
+        if entry.mode & 0o40000:
+            return Directory(entry.mode & 0o777)
+        kernel = self._kernel
+
+        async def show(caller: Caller) -> bytes:
+            async with inside(kernel, caller):
+                return await kernel.proc.read(entry)
+
+        async def store(caller: Caller, data: bytes) -> None:
+            async with inside(kernel, caller):
+                await kernel.proc.write(entry, data)
+
+        return ProcFile(show, store, entry.mode & 0o777)
+
+    # -- sysctls, kernel/sysctl.c -----------------------------------------------------------------
+
+    def _add_sysctls(self) -> None:
+        kernel = self._kernel
+        directory = self.root.add("sys", Directory(0o555)).add("kernel", Directory(0o555))
+
+        async def set_tainted(value: int) -> None:
+            kernel.tainted.mask |= value & (1 << 18) - 1
+
+        async def set_ftrace(value: int) -> None:
+            await kernel.ftrace.set_enabled(bool(value))
+
+        directory.add("tainted", self._number(lambda: kernel.tainted.mask, set_tainted))
+        directory.add("ftrace_enabled", self._number(lambda: int(kernel.ftrace.enabled), set_ftrace))
+        directory.add("osrelease", text_file(lambda: f"{kernel.image.release}\n"))
+        directory.add("ostype", text_file(lambda: "Linux\n"))
+
+    def _number(self, get: Callable[[], int], set_: Callable[[int], Awaitable[None]]) -> ProcFile:
+        """``proc_dointvec``: a decimal number, with blanks around it."""
+        show: Show
+
+        async def show(_caller: Caller) -> bytes:
+            return f"{get()}\n".encode()
+
+        async def store(caller: Caller, data: bytes) -> None:
+            try:
+                value = int(data.split(b"\0")[0].split()[0], 0)
+            except (ValueError, IndexError):
+                raise OSError(errno.EINVAL, "not a number") from None
+            async with inside(self._kernel, caller):
+                await set_(value)
+
+        return ProcFile(show, store)

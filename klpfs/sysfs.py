@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``sys``: the kernel's kobjects as directories, their attributes as files. fs/sysfs/."""
+
+from __future__ import annotations
+
+from klpfs.guest import inside
+from klpfs.nodes import Attribute, Caller, Directory, Show, Store, Symlink
+from machine.kernel.kernel import Kernel
+from machine.kernel.kobject import KobjAttribute, Kobject, KobjectListener
+
+
+class Sysfs(KobjectListener):
+    """Keeps a directory in step with the tree of kobjects."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.root = Directory(0o755)
+        self._directories: dict[Kobject, Directory] = {kernel.kobjects: self.root}
+        for child in kernel.kobjects.children.values():
+            self._mirror(child)
+        kernel.kobjects.listeners.append(self)
+
+    def _mirror(self, kobject: Kobject) -> None:
+        self.added(kobject)
+        for child in kobject.children.values():
+            self._mirror(child)
+
+    def added(self, kobject: Kobject) -> None:
+        assert kobject.parent is not None
+        directory = Directory(0o755)
+        self._directories[kobject] = directory
+        for attribute in kobject.attributes:
+            directory.add(attribute.name, self._file(attribute))
+        self._directories[kobject.parent].add(kobject.name, directory)
+        self.links_changed(kobject)
+
+    def removed(self, kobject: Kobject) -> None:
+        assert kobject.parent is not None
+        del self._directories[kobject]
+        self._directories[kobject.parent].remove(kobject.name)
+
+    def links_changed(self, kobject: Kobject) -> None:
+        directory = self._directories[kobject]
+        for name in list(directory.entries()):
+            if isinstance(directory.lookup(name), Symlink) and name not in kobject.links:
+                directory.remove(name)
+        for name, target in kobject.links.items():
+            if directory.lookup(name) is None:
+                up = "../" * len(kobject.path)
+                directory.add(name, Symlink(up + "/".join(target.path)))
+
+    def _file(self, attribute: KobjAttribute) -> Attribute:
+        show: Show | None = None
+        store: Store | None = None
+        if attribute.show is not None:
+            show_text = attribute.show
+
+            async def show(caller: Caller) -> bytes:
+                async with inside(self._kernel, caller):
+                    return (await show_text()).encode("utf-8", "surrogateescape")
+
+        if attribute.store is not None:
+            store_data = attribute.store
+
+            async def store(caller: Caller, data: bytes) -> None:
+                async with inside(self._kernel, caller):
+                    await store_data(data)
+
+        return Attribute(show, store, attribute.permissions)

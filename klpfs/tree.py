@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole mount: every room of it in its place."""
+
+from __future__ import annotations
+
+import os
+
+from klpfs.debugfs import debugfs
+from klpfs.devfs import devfs
+from klpfs.machinefs import machinefs
+from klpfs.nodes import Directory, Root
+from klpfs.procfs import Procfs
+from klpfs.sysfs import Sysfs
+from klpfs.tracefs import tracefs
+from machine.kernel.kernel import Kernel
+
+
+def tree(kernel: Kernel) -> Root:
+    """The root directory of a mount of ``kernel``, owned by the user who mounts it."""
+    root = Root(os.getuid(), os.getgid())
+    sysfs = Sysfs(kernel)
+    kernel_directory = sysfs.root.lookup("kernel")
+    assert isinstance(kernel_directory, Directory)
+    kernel_directory.add("debug", debugfs(kernel))
+    kernel_directory.add("tracing", tracefs(kernel))
+    root.add("sys", sysfs.root)
+    root.add("proc", Procfs(kernel).root)
+    root.add("dev", devfs(kernel))
+    root.add("machine", machinefs(kernel))
+    return root

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A computer with a kernel image in its memory: what the kernel services stand on."""
+
+from __future__ import annotations
+
+from machine.btf import Types
+from machine.cpu import Cpu
+from machine.extents import Extents
+from machine.image import Image, Segment
+from machine.memory import (
+    MODULES_END,
+    MODULES_VADDR,
+    PAGE_OFFSET,
+    PAGE_SIZE,
+    START_KERNEL_MAP,
+    VMALLOC_END,
+    VMALLOC_START,
+    Memory,
+    page_align,
+)
+from machine.structs import Space, Struct
+from machine.symbols import SymbolTable
+
+LOAD_PHYSICAL = 0x1000000
+"""Physical address of the kernel text, as CONFIG_PHYSICAL_START."""
+
+
+class Computer:
+    """Memory, processor, types and symbols of one kernel image.
+
+    ``memory_size`` in bytes. ``slice_instructions``: see `machine.cpu.Cpu`.
+    """
+
+    def __init__(self, image: Image, *, memory_size: int, slice_instructions: int = 0) -> None:
+        self.image = image
+        self.memory = Memory(memory_size)
+        self.symbols = SymbolTable()
+        self.symbols.add_image(image.symbols)
+        self.space = Space(Types(image.btf), self.memory)
+        self.modules_area = Extents(MODULES_VADDR, MODULES_END)
+        self.vmalloc_area = Extents(VMALLOC_START, VMALLOC_END)
+        self._load(image.segments)
+        self.cpu = Cpu(
+            self.memory, gs_base=image.per_cpu_offset, slice_instructions=slice_instructions
+        )
+
+    def _load(self, segments: list[Segment]) -> None:
+        end = max(segment.vaddr + segment.memsz for segment in segments)
+        self.memory.reserve(LOAD_PHYSICAL, end - START_KERNEL_MAP)
+        for segment in segments:
+            paddr = segment.vaddr - START_KERNEL_MAP + LOAD_PHYSICAL
+            self.memory.ram[paddr : paddr + len(segment.data)] = segment.data
+            first = segment.vaddr & -PAGE_SIZE
+            size = page_align(segment.vaddr + segment.memsz) - first
+            self.memory.map(
+                first,
+                paddr & -PAGE_SIZE,
+                size,
+                writable=segment.writable,
+                executable=segment.executable,
+            )
+            if not segment.writable:  # nor through the direct map
+                self.memory.map(PAGE_OFFSET + (paddr & -PAGE_SIZE), paddr & -PAGE_SIZE, size)
+
+    def symbol(self, name: str) -> int:
+        """The address of a symbol of the kernel image. Raises LookupError."""
+        address = self.symbols.lookup(name)
+        if address is None:
+            raise LookupError(f"the kernel image has no symbol {name}")
+        return address
+
+    def per_cpu(self, name: str) -> int:
+        """The address of a per-CPU variable of the one CPU."""
+        return self.symbol(name) + self.image.per_cpu_offset
+
+    def variable(self, type_name: str, name: str) -> Struct:
+        """A view of the global variable ``name``, of struct type ``type_name``."""
+        return self.space.view(type_name, self.symbol(name))
+
+    # -- memory with a mapping of its own -------------------------------------------------------
+
+    def map_pages(
+        self,
+        area: Extents,
+        size: int,
+        *,
+        writable: bool = True,
+        executable: bool = False,
+        guard: bool = True,
+    ) -> int:
+        """Zeroed pages for ``size`` bytes, mapped somewhere in ``area``, with an unmapped guard page
+        before and behind them if ``guard``; returns the address. Raises MemoryError."""
+        size, edge = page_align(size), PAGE_SIZE if guard else 0
+        paddr = self.memory.alloc_pages(size)
+        vaddr = area.alloc(size + 2 * edge, PAGE_SIZE) + edge
+        self.memory.map(vaddr, paddr, size, writable=writable, executable=executable)
+        return vaddr
+
+    def unmap_pages(self, area: Extents, vaddr: int, size: int, *, guard: bool = True) -> None:
+        """Undo `map_pages`, with the same ``area``, ``size`` and ``guard``."""
+        size, edge = page_align(size), PAGE_SIZE if guard else 0
+        self.memory.free_pages(self.memory.translate(vaddr), size)
+        self.memory.unmap(vaddr, size)
+        area.free(vaddr - edge, size + 2 * edge)
+        self.cpu.code_changed(vaddr, size)

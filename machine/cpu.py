@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The processor: unicorn in 64-bit mode with real page tables.
+
+The only file that knows unicorn. Guest code runs in slices; a slice ends with a `Stop` that says why.
+Python is reached by a *trap*: the bytes ``out imm8, al; jmp .+2; ret``. The jump ends the translated
+block, so that a stop asked for in the ``out`` is exact and leaves RIP at the ``ret``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import unicorn
+from unicorn import x86_const as x86
+
+from machine.memory import Memory
+from machine.ticker import Ticker
+
+TRAP = bytes.fromhex("e610eb00c3")
+"""A trap into Python; as long as the call to ``__fentry__`` that begins a traceable function."""
+_TRAP_RET = len(TRAP) - 1
+
+REGISTERS = (
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "eflags",
+)  # fmt: skip
+_IDS = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in REGISTERS}
+_IDS_ALL = tuple(_IDS.values())
+_ARGUMENT_IDS = tuple(_IDS[name] for name in ("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
+_RAX, _RIP, _RSP = _IDS["rax"], _IDS["rip"], _IDS["rsp"]
+_U64 = (1 << 64) - 1
+
+_MSR_EFER, _EFER = 0xC0000080, 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11  # SCE LME LMA NXE
+_MSR_GS_BASE = 0xC0000101
+_CR0 = 1 << 31 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 1 | 1 << 0  # PG WP NE ET MP PE
+_CR4 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 10  # PAE PGE OSFXSR OSXMMEXCPT
+
+VECTORS = {0: "divide error", 1: "debug", 3: "int3", 4: "overflow", 5: "bounds", 6: "invalid opcode",
+           8: "double fault", 11: "segment not present", 12: "stack segment",
+           13: "general protection fault", 14: "page fault", 17: "alignment check"}  # fmt: skip
+
+
+class Why(enum.Enum):
+    """Why a slice ended."""
+
+    SLICE = "its time was over"
+    TRAP = "it reached a trap that has to wait"
+    EXCEPTION = "the processor raised an exception"
+    HALT = "a hlt instruction"
+
+
+class Stop(NamedTuple):
+    """The end of a slice.
+
+    ``address`` is that of the trap (TRAP) or the address that faulted (EXCEPTION, vector 14).
+    """
+
+    why: Why
+    address: int = 0
+    vector: int = 0
+
+
+Context = Any
+"""Everything the processor holds for one task; opaque."""
+
+
+class Cpu:
+    """One processor on a `Memory`.
+
+    ``slice_seconds`` bounds a slice in real time; ``slice_instructions``, when given, bounds it by an
+    exact number of instructions instead, which is slower and makes a run repeatable.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        gs_base: int = 0,
+        slice_seconds: float = 0.001,
+        slice_instructions: int = 0,
+    ) -> None:
+        self._memory = memory
+        self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        self._ram = (ctypes.c_char * memory.size).from_buffer(memory.ram)
+        uc.mem_map_ptr(0, memory.size, unicorn.UC_PROT_ALL, ctypes.addressof(self._ram))
+        uc.reg_write(x86.UC_X86_REG_CR3, memory.cr3)
+        uc.reg_write(x86.UC_X86_REG_CR4, _CR4)
+        uc.msr_write(_MSR_EFER, _EFER)
+        uc.reg_write(x86.UC_X86_REG_CR0, _CR0)
+        uc.msr_write(_MSR_GS_BASE, gs_base)
+        uc.reg_write(_IDS["eflags"], 0x202)
+        uc.hook_add(unicorn.UC_HOOK_INSN, self._on_out, None, 1, 0, x86.UC_X86_INS_OUT)
+        uc.hook_add(unicorn.UC_HOOK_INTR, self._on_interrupt)
+        memory.flush_tlb = self._flush_tlb
+        self._traps: dict[int, Callable[[], bool]] = {}
+        self._stop: Stop | None = None
+        self._error: BaseException | None = None
+        self._instructions = slice_instructions
+        self._ticker = Ticker(slice_seconds, uc.emu_stop)
+        self._pristine = uc.context_save()
+
+    def close(self) -> None:
+        """Stop the timer thread."""
+        self._ticker.close()
+
+    # -- registers --------------------------------------------------------------------------------
+
+    def __getitem__(self, register: str) -> int:
+        return int(self._uc.reg_read(_IDS[register]))
+
+    def __setitem__(self, register: str, value: int) -> None:
+        self._uc.reg_write(_IDS[register], value & _U64)
+
+    def registers(self) -> dict[str, int]:
+        """All general registers, RIP and the flags by name."""
+        values = self._uc.reg_read_batch(_IDS_ALL)
+        return dict(zip(REGISTERS, values, strict=True))
+
+    def arguments(self, count: int) -> tuple[int, ...]:
+        """The first ``count`` (at most six) integer arguments of the function just entered."""
+        return tuple(self._uc.reg_read_batch(_ARGUMENT_IDS[:count])) if count else ()
+
+    def set_arguments(self, values: tuple[int, ...]) -> None:
+        """Put integer arguments where the System V calling convention has them."""
+        for register, value in zip(_ARGUMENT_IDS, values, strict=False):
+            self._uc.reg_write(register, value & _U64)
+
+    def save(self) -> Context:
+        """The full state of the processor, to be given to `restore`."""
+        return self._uc.context_save()
+
+    def fresh(self) -> Context:
+        """The state that a new task starts from."""
+        return self._pristine
+
+    def registers_of(self, context: Context) -> dict[str, int]:
+        """Like `registers`, of a saved state."""
+        return {name: context.reg_read(id_) for name, id_ in _IDS.items()}
+
+    def restore(self, context: Context) -> None:
+        """Go on with a saved state."""
+        self._uc.context_restore(context)
+
+    # -- traps ------------------------------------------------------------------------------------
+
+    def set_trap(self, address: int, handler: Callable[[], bool]) -> None:
+        """``handler`` is called when the `TRAP` at ``address`` is reached. True from it lets the
+        guest run on; False ends the slice, for a service that may have to wait."""
+        self._traps[address] = handler
+
+    def _on_out(self, uc: Any, _port: int, _size: int, _value: int, _data: Any) -> None:
+        address = uc.reg_read(_RIP)
+        handler = self._traps.get(address)
+        if handler is None:
+            return  # a port with no device behind it
+        try:
+            if handler():
+                return
+            self._stop = Stop(Why.TRAP, address)
+        except BaseException as error:  # it may not unwind through the emulator's C frames
+            self._error = error
+        uc.emu_stop()
+
+    def _on_interrupt(self, uc: Any, vector: int, _data: Any) -> None:
+        address = uc.reg_read(x86.UC_X86_REG_CR2) if vector == 14 else 0
+        self._stop = Stop(Why.EXCEPTION, address, vector)
+        uc.emu_stop()
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def run(self) -> Stop:
+        """Run guest code from RIP on, for at most a slice.
+
+        Raises what a trap's handler raised. After an exception the registers are those at the
+        faulting instruction (for int3: behind it), and the processor can run on.
+        """
+        uc = self._uc
+        self._stop = None
+        rip = uc.reg_read(_RIP)
+        try:
+            if self._instructions:
+                uc.emu_start(rip, 0, count=self._instructions)
+            else:
+                self._ticker.start_slice()
+                try:
+                    uc.emu_start(rip, 0)
+                finally:
+                    self._ticker.end_slice()
+        except unicorn.UcError as error:
+            self._stop = self._as_exception(error)
+        if self._error is not None:
+            error_in_trap, self._error = self._error, None
+            raise error_in_trap
+        stop = self._stop
+        if stop is None:
+            return self._halted_or_over()
+        if stop.why is Why.EXCEPTION:
+            self._forget_exception()
+        return stop
+
+    def _as_exception(self, error: unicorn.UcError) -> Stop:
+        if self._stop is not None and self._stop.why is Why.EXCEPTION:
+            return self._stop
+        if error.errno == unicorn.UC_ERR_INSN_INVALID:
+            return Stop(Why.EXCEPTION, vector=6)
+        return Stop(Why.EXCEPTION, self["rip"], 13)
+
+    def _halted_or_over(self) -> Stop:
+        rip = self["rip"]
+        try:
+            halted = self._memory.read(rip - 1, 1) == b"\xf4"
+        except Exception:
+            halted = False
+        return Stop(Why.HALT if halted else Why.SLICE)
+
+    def _forget_exception(self) -> None:
+        """unicorn takes a second exception for a double fault unless its state is replaced."""
+        registers = self._uc.reg_read_batch(_IDS_ALL)
+        self._uc.context_restore(self._pristine)
+        for register, value in zip(_IDS_ALL, registers, strict=True):
+            self._uc.reg_write(register, value)
+
+    def _flush_tlb(self) -> None:
+        self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+
+    def code_changed(self, address: int, size: int) -> None:
+        """Drop translations of ``[address, address + size)``; needed after any change of text."""
+        self._uc.ctl_remove_cache(address, address + size)
+
+
+def trap_return(address: int) -> int:
+    """Where RIP stands while the trap at ``address`` waits: at its ``ret``."""
+    return address + _TRAP_RET

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel images: the same things of each, wherever it comes from."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Segment(NamedTuple):
+    """A part of the image to load: ``data`` at ``vaddr``, zeroes behind it up to ``memsz`` bytes."""
+
+    vaddr: int
+    data: bytes
+    memsz: int
+    writable: bool
+    executable: bool
+
+
+class Symbol(NamedTuple):
+    """A symbol; ``kind`` is the letter that kallsyms shows. ``size`` 0: unknown."""
+
+    name: str
+    addr: int
+    size: int
+    kind: str
+
+
+class Export(NamedTuple):
+    """What modules may link against. ``crc``: its modversion, if the kernel has those."""
+
+    addr: int
+    gpl_only: bool
+    crc: int | None
+
+
+@dataclass
+class Image:
+    """A kernel image. ``per_cpu_offset`` is the GS base, ``unwinder`` ``frame_pointer`` or ``orc``."""
+
+    release: str
+    vermagic: str
+    banner: str
+    segments: list[Segment]
+    symbols: list[Symbol]
+    exports: dict[str, Export]
+    ftrace_sites: list[int]
+    btf: bytes
+    unwinder: str = "frame_pointer"
+    per_cpu_offset: int = 0
+    build_id: str = ""
+    stubs: frozenset[int] = field(default_factory=frozenset)
+    """Addresses of functions without code of their own, which need a service to stand in."""
+
+
+_KERNEL_SYMBOL = struct.Struct("<iii")
+
+
+def read_exports(
+    read: Callable[[int, int], bytes], start: int, end: int, gpl_only: bool
+) -> dict[str, Export]:
+    """The ``struct kernel_symbol``s in ``[start, end)``, whose references are relative to their own
+    place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS)."""
+    exports = {}
+    for at in range(start, end - _KERNEL_SYMBOL.size + 1, _KERNEL_SYMBOL.size):
+        value, name, _ = _KERNEL_SYMBOL.unpack(read(at, _KERNEL_SYMBOL.size))
+        text = b""
+        name_at = (at + 4 + name) & (1 << 64) - 1
+        while b"\0" not in text:
+            text += read(name_at + len(text), 16)
+        exports[text.split(b"\0")[0].decode("utf-8", "surrogateescape")] = Export(
+            (at + value) & (1 << 64) - 1, gpl_only, None
+        )
+    return exports

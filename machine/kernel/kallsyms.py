@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Symbols for guest code, and memory facts: small services that only answer. kernel/kallsyms.c."""
+
+from __future__ import annotations
+
+from machine.computer import Computer
+from machine.kernel.clock import Clock
+from machine.kernel.service import Ptr, service
+from machine.memory import PAGE_SIZE
+
+_KSYM_SYMBOL_LEN = 611
+
+
+class Kallsyms:
+    """What ``%pS`` and its kin ask for."""
+
+    def __init__(self, computer: Computer) -> None:
+        self._computer = computer
+
+    def _put(self, buffer: int, text: str) -> int:
+        data = text.encode("utf-8", "surrogateescape")[: _KSYM_SYMBOL_LEN - 1]
+        self._computer.memory.write(buffer, data + b"\0")
+        return len(data)
+
+    @service("sprint_symbol")
+    def sprint_symbol(self, buffer: Ptr, address: Ptr) -> int:
+        return self._put(buffer, self._computer.symbols.sprint_symbol(address))
+
+    @service("sprint_symbol_no_offset")
+    def sprint_symbol_no_offset(self, buffer: Ptr, address: Ptr) -> int:
+        return self._put(buffer, self._computer.symbols.sprint_symbol_no_offset(address))
+
+    @service("sprint_backtrace")
+    def sprint_backtrace(self, buffer: Ptr, address: Ptr) -> int:
+        return self._put(buffer, self._computer.symbols.sprint_backtrace(address))
+
+
+class SystemInfo:
+    """``si_meminfo``: the facts behind /proc/meminfo."""
+
+    def __init__(self, computer: Computer, clock: Clock) -> None:
+        self._computer = computer
+        self._clock = clock
+
+    @service("si_meminfo")
+    def si_meminfo(self, address: Ptr) -> None:
+        memory = self._computer.memory
+        info = self._computer.space.view("struct sysinfo", address)
+        info.totalram = memory.size // PAGE_SIZE
+        info.freeram = memory.free_bytes // PAGE_SIZE
+        info.sharedram = info.bufferram = info.totalhigh = info.freehigh = 0
+        info.mem_unit = PAGE_SIZE

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All services of one kernel, put together in the order in which they stand on each other."""
+
+from __future__ import annotations
+
+import trio
+
+from machine.computer import Computer
+from machine.image import Image
+from machine.kernel.clock import Clock
+from machine.kernel.dyndbg import DynamicDebug
+from machine.kernel.ftrace import Ftrace
+from machine.kernel.kallsyms import Kallsyms, SystemInfo
+from machine.kernel.kobject import KobjectTree
+from machine.kernel.kthread import Kthreads
+from machine.kernel.livepatch.callbacks import Callbacks
+from machine.kernel.livepatch.core import Livepatch
+from machine.kernel.livepatch.patch import Redirection
+from machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
+from machine.kernel.locking import Locking
+from machine.kernel.module import Modules
+from machine.kernel.params import Params
+from machine.kernel.printk import Printk
+from machine.kernel.proc import Proc
+from machine.kernel.sched import Scheduler, Task
+from machine.kernel.service import Services
+from machine.kernel.slab import Slab
+from machine.kernel.stacktrace import StackTrace
+from machine.kernel.taint import Tainted
+from machine.kernel.text import Text
+from machine.kernel.timer import Timers
+from machine.kernel.traps import Traps
+from machine.kernel.workqueue import Workqueues
+
+DEFAULT_MEMORY = 256 << 20
+"""Bytes of RAM."""
+
+
+class Kernel:
+    """A kernel image on a computer, with its services. `boot` starts it.
+
+    ``clock``: real or virtual time. With ``slice_instructions`` a run can be repeated exactly.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        clock: Clock,
+        *,
+        memory_size: int = DEFAULT_MEMORY,
+        slice_instructions: int = 0,
+    ) -> None:
+        self.image = image
+        self.clock = clock
+        self.computer = computer = Computer(
+            image, memory_size=memory_size, slice_instructions=slice_instructions
+        )
+        self.symbols = computer.symbols
+        self.services = Services(computer)
+        self.slab = Slab(computer)
+        self.sched = Scheduler(computer, clock, self.slab, self.services)
+        self.printk = Printk(computer, clock, self.sched)
+        self.tainted = Tainted()
+        self.text = Text(computer, self.sched)
+        self.stack = StackTrace(computer)
+        self.traps = Traps(
+            computer, self.sched, self.printk, self.text, self.stack, self.tainted
+        )
+        self.dyndbg = DynamicDebug(self.printk)
+        self.kobjects = KobjectTree()
+        self.ftrace = Ftrace(computer, self.sched, self.slab, self.text)
+        self.locking = Locking(computer, self.sched, self.printk)
+        self.timers = Timers(computer, self.sched, clock)
+        self.kthreads = Kthreads(computer, self.sched)
+        self.workqueues = Workqueues(computer, self.sched, self.slab)
+        self.params = Params(computer, self.sched, self.slab, self.printk)
+        self.proc = Proc(computer, self.sched, self.slab)
+        self.modules = Modules(self)
+        callbacks = Callbacks(self.sched)
+        redirection = Redirection(computer, self.slab, self.ftrace, self.printk)
+        transition = Transition(
+            computer,
+            self.sched,
+            self.stack,
+            redirection,
+            callbacks,
+            self.printk,
+            self.dyndbg,
+            self._retry_transition,
+        )
+        klp_mutex = computer.symbol("klp_mutex")
+        self.livepatch = Livepatch(
+            computer,
+            self.slab,
+            self.printk,
+            redirection,
+            transition,
+            callbacks,
+            self.modules,
+            self.kobjects.at(("kernel", "livepatch")),
+            lambda: self.locking.mutex(klp_mutex),
+            self.workqueues.queue,
+        )
+        self.modules.livepatch = self.livepatch
+        for provider in (
+            self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
+            self.timers, self.kthreads, self.workqueues, self.proc, self.modules,
+            self.livepatch, self.livepatch.states, Kallsyms(computer), SystemInfo(computer, clock),
+        ):  # fmt: skip
+            self.services.offer(provider)
+        self.exports = {
+            name: export
+            for name, export in image.exports.items()
+            if export.addr not in image.stubs or name in self.services.bound
+        }
+        """What modules may use: a function that has neither code nor a service is none of it."""
+
+    def _retry_transition(self) -> None:
+        self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)
+
+    async def boot(self, nursery: trio.Nursery) -> None:
+        """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
+        self.sched.start(nursery)
+        self.workqueues.start()
+        self.printk(5, self.image.banner.rstrip("\n"))
+        for initcall in self._initcalls():
+            await self.sched.idle.call(initcall)
+
+    def _initcalls(self) -> list[int]:
+        start = self.symbols.lookup("__initcall_start")
+        end = self.symbols.lookup("__initcall_end")
+        if start is None or end is None:
+            return []
+        return [self.computer.space.read_u64(at) for at in range(start, end, 8)]
+
+    def close(self) -> None:
+        """Switch the computer off."""
+        self.computer.cpu.close()
+
+    # -- what people see of it --------------------------------------------------------------------
+
+    def name_of(self, address: int) -> str:
+        """``name+0xoffset`` of code, also of a trampoline, which has no symbol of its own."""
+        for site in self.ftrace.enabled_sites():
+            for ops in site.ops:
+                view = self.computer.space.view("struct ftrace_ops", ops)
+                start = int(view.trampoline)
+                if start <= address < start + view.trampoline_size:
+                    handler = self.symbols.sprint_symbol_no_offset(int(view.func))
+                    return f"ftrace_trampoline of {handler}"
+        return self.symbols.sprint_symbol(address)
+
+    def stack_text(self, task: Task) -> str:
+        """/proc/<pid>/stack, ``proc_pid_stack``."""
+        entries = [entry for entry in self.stack.walk(task) if entry]
+        return "".join(
+            f"[<0>] {self.symbols.sprint_backtrace(entry)}\n"
+            for entry in entries
+            if entry != self.sched.guest_return
+        )
+
+    def status_text(self, task: Task) -> str:
+        """The head of /proc/<pid>/status."""
+        letter = {0: "R (running)", 1: "S (sleeping)", 2: "D (disk sleep)"}
+        state = letter.get(int(task.state) & 3, "X (dead)")
+        parent = self.sched.parent_pid(task)
+        return (
+            f"Name:\t{task.comm}\nState:\t{state}\nTgid:\t{task.pid}\nPid:\t{task.pid}\n"
+            f"PPid:\t{parent}\n"
+        )
+
+    def kallsyms_text(self) -> str:
+        """/proc/kallsyms, for root."""
+        return "".join(
+            f"{symbol.addr:016x} {symbol.kind} {symbol.name}"
+            + (f"\t[{module}]\n" if module else "\n")
+            for symbol, module in self.symbols
+        )

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The four callbacks of an object, kernel/livepatch/core.h. They run in the guest, on the task that
+enables, disables, or completes."""
+
+from __future__ import annotations
+
+from machine.kernel.sched import Scheduler
+from machine.structs import Struct
+
+
+class Callbacks:
+    """Calls what a ``klp_object`` has in ``callbacks``."""
+
+    def __init__(self, sched: Scheduler) -> None:
+        self._sched = sched
+
+    async def _call(self, function: int, obj: Struct) -> int:
+        result = await self._sched.current.call(function, obj.address_) & 0xFFFFFFFF
+        return result - (1 << 32) if result >> 31 else result
+
+    async def pre_patch(self, obj: Struct) -> int:
+        """Before the object is patched; a negative errno refuses it."""
+        callbacks = obj.callbacks
+        result = await self._call(callbacks.pre_patch, obj) if callbacks.pre_patch else 0
+        callbacks.post_unpatch_enabled = not result
+        return result
+
+    async def post_patch(self, obj: Struct) -> None:
+        """When the transition to the patched state is complete."""
+        if obj.callbacks.post_patch:
+            await self._call(obj.callbacks.post_patch, obj)
+
+    async def pre_unpatch(self, obj: Struct) -> None:
+        """Before the transition back begins."""
+        if obj.callbacks.pre_unpatch:
+            await self._call(obj.callbacks.pre_unpatch, obj)
+
+    async def post_unpatch(self, obj: Struct) -> None:
+        """When the object is unpatched, if its pre_patch had succeeded."""
+        callbacks = obj.callbacks
+        if callbacks.post_unpatch_enabled and callbacks.post_unpatch:
+            await self._call(callbacks.post_unpatch, obj)
+        callbacks.post_unpatch_enabled = False

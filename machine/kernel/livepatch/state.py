@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""System states that patches change and hand on to their successors. kernel/livepatch/state.c."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from machine.computer import Computer
+from machine.kernel.livepatch.transition import Transition
+from machine.kernel.service import U64, Ptr, service
+from machine.structs import Struct
+
+
+class States:
+    """Looks up ``klp_state``s. ``patches`` gives those in use, oldest first."""
+
+    def __init__(
+        self,
+        computer: Computer,
+        transition: Transition,
+        patches: Callable[[], Iterable[Struct]],
+    ) -> None:
+        self._space = computer.space
+        self._transition = transition
+        self._patches = patches
+
+    def _states(self, patch: Struct) -> Iterator[Struct]:
+        states = patch.states
+        if states:
+            i = 0
+            while states[i].id:
+                yield states[i]
+                i += 1
+
+    def _find(self, patch: Struct, id_: int) -> Struct | None:
+        return next((state for state in self._states(patch) if state.id == id_), None)
+
+    def is_compatible(self, patch: Struct) -> bool:
+        """``klp_is_patch_compatible``: it knows every state that an installed patch has changed (if it
+        replaces them) in at least the same version."""
+        for installed in self._patches():
+            for old in self._states(installed):
+                new = self._find(patch, old.id)
+                if new is None and patch.replace or new is not None and new.version < old.version:
+                    return False
+        return True
+
+    @service("klp_get_state")
+    def klp_get_state(self, patch: Ptr, id_: U64) -> int:
+        state = self._find(self._space.view("struct klp_patch", patch), id_)
+        return state.address_ if state is not None else 0
+
+    @service("klp_get_prev_state")
+    def klp_get_prev_state(self, id_: U64) -> int:
+        current = self._transition.patch
+        last = 0
+        for patch in self._patches():
+            if current is None or patch.address_ == current.address_:
+                break
+            state = self._find(patch, id_)
+            if state is not None:
+                last = state.address_
+        return last

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Loadable modules: the list of them, references, loading and unloading. kernel/module/main.c.
+
+Putting a file into memory is `machine.kernel.module_load`; the files under /sys/module are
+`machine.kernel.module_sysfs`.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import trio
+
+from machine.kernel import printk as log
+from machine.kernel.livepatch.relocs import KlpRelocations
+from machine.kernel.module_load import LoadedModule, Loader
+from machine.kernel.module_sysfs import ModuleSysfs
+from machine.kernel.sched import TaskExit
+from machine.kernel.service import Ptr, service
+from machine.kernel.taint import Taint, module_taint_letters
+from machine.structs import Struct
+
+if TYPE_CHECKING:
+    from machine.kernel.kernel import Kernel
+    from machine.kernel.livepatch.core import Livepatch
+
+IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
+"""Flags of finit_module(2), include/uapi/linux/module.h."""
+MODULE_REF_BASE = 1
+
+
+class State(enum.IntEnum):
+    """``enum module_state``."""
+
+    LIVE = 0
+    COMING = 1
+    GOING = 2
+    UNFORMED = 3
+
+
+_STATE_NAMES = {State.LIVE: "Live", State.COMING: "Loading", State.GOING: "Unloading"}
+
+
+class Modules:
+    """The modules of one kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._printk = kernel.printk
+        self._space = kernel.computer.space
+        self._loader = Loader(kernel.computer, kernel.printk, kernel.tainted, self)
+        self._sysfs = ModuleSysfs(kernel)
+        self.klp_relocations = KlpRelocations(kernel.computer, kernel.printk, self)
+        self._modules: dict[str, LoadedModule] = {}
+        self._list_head = kernel.symbols.lookup("modules")
+        self.livepatch: Livepatch
+        """Told of modules that come and go; set when the kernel is put together."""
+        if self._list_head:
+            self._space.init_list_head(self._list_head)
+        kernel.traps.modules_linked_in = self.linked_in
+
+    # -- finding ----------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[LoadedModule]:
+        """The modules, the newest first."""
+        return reversed(list(self._modules.values()))
+
+    def names(self) -> list[str]:
+        """The names of the modules, the newest first."""
+        return [module.name for module in self]
+
+    def find(self, name: str) -> LoadedModule | None:
+        """``find_module_all``: in whatever state it is."""
+        return self._modules.get(name)
+
+    def struct_of(self, name: str) -> Struct | None:
+        """``find_module``: the struct module of one that is at least formed."""
+        module = self._modules.get(name)
+        return module.struct if module else None
+
+    def at(self, address: int) -> LoadedModule | None:
+        """The module whose struct module is at ``address``."""
+        return next((m for m in self._modules.values() if m.struct.address_ == address), None)
+
+    def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> int | None:
+        """``resolve_symbol``: the address of an export; ``user`` then holds on to the module that has
+        it. None if there is none that it may use. Raises OSError(EBUSY) if that is not ready."""
+        export = self._kernel.exports.get(name)
+        if export is not None:
+            return export.addr if gpl or not export.gpl_only else None
+        for owner in self._modules.values():
+            export = owner.exports.get(name)
+            if export is None or owner is user:
+                continue
+            if export.gpl_only and not gpl:
+                return None
+            if owner.struct.state != State.LIVE:
+                self._printk(
+                    log.WARNING,
+                    f"{user.name}: gave up waiting for init of module {owner.name}.",
+                )
+                raise OSError(errno.EBUSY, "its module is not ready")
+            self._use(user, owner)
+            return export.addr
+        return None
+
+    def owner_of(self, export: str) -> str | None:
+        """Who exports a symbol: the name of a module, ``kernel``, or nobody."""
+        if export in self._kernel.exports:
+            return "kernel"
+        return next((m.name for m in self._modules.values() if export in m.exports), None)
+
+    def _use(self, user: LoadedModule, owner: LoadedModule) -> None:
+        """``ref_module``."""
+        if user not in owner.users:
+            owner.users.append(user)
+            user.uses.append(owner)
+            owner.struct.refcnt.counter += 1
+
+    # -- references -------------------------------------------------------------------------------
+
+    @staticmethod
+    def refcount(module: LoadedModule) -> int:
+        """``module_refcount``: -1 once it is being unloaded."""
+        return int(module.struct.refcnt.counter) - MODULE_REF_BASE
+
+    def try_get(self, address: int) -> bool:
+        """``try_module_get``: false for a module that goes."""
+        if not address:
+            return True
+        module = self._space.view("struct module", address)
+        if module.state == State.GOING or module.refcnt.counter == 0:
+            return False
+        module.refcnt.counter += 1
+        return True
+
+    def put(self, address: int) -> None:
+        """``module_put``."""
+        if address:
+            self._space.view("struct module", address).refcnt.counter -= 1
+
+    @service("try_module_get")
+    def try_module_get(self, address: Ptr) -> int:
+        return int(self.try_get(address))
+
+    @service("__module_get")
+    def __module_get(self, address: Ptr) -> None:
+        if address:
+            self._space.view("struct module", address).refcnt.counter += 1
+
+    @service("module_put")
+    def module_put(self, address: Ptr) -> None:
+        self.put(address)
+
+    @service("__symbol_get")
+    def __symbol_get(self, name: Ptr) -> int:
+        wanted = self._space.read_string(name)
+        export = self._kernel.exports.get(wanted)
+        if export is not None:
+            return export.addr
+        for owner in self._modules.values():
+            if wanted in owner.exports and owner.struct.state == State.LIVE:
+                owner.struct.refcnt.counter += 1
+                return owner.exports[wanted].addr
+        return 0
+
+    @service("__symbol_put")
+    def __symbol_put(self, name: Ptr) -> None:
+        wanted = self._space.read_string(name)
+        for owner in self._modules.values():
+            if wanted in owner.exports:
+                owner.struct.refcnt.counter -= 1
+                return
+
+    # -- loading ----------------------------------------------------------------------------------
+
+    async def init_module(self, data: bytes, arguments: str = "", flags: int = 0) -> None:
+        """``init_module(2)`` by the current task: load a file, run its init.
+
+        ``arguments``: ``name=value`` ... as one line. Raises OSError as the system call would, after
+        a line in the log; TaskExit if the init oopsed, which leaves the module "coming".
+        """
+        module = self._loader.read(data, flags)
+        await self._wait_for_place(module.name)
+        self._modules[module.name] = module
+        try:
+            self._loader.place(module)
+            if self._list_head:
+                self._space.list_add(module.struct.member_address_("list"), self._list_head)
+            module.struct.refcnt.counter = MODULE_REF_BASE + 1
+        except BaseException:
+            self._forget(module)
+            raise
+        try:
+            await self._come(module, arguments)
+            await self._run_init(module)
+        except OSError:
+            self._forget(module)
+            raise
+        except TaskExit:
+            # The task that loads it is dead: it stays as it is, for ever.
+            module.finished.set()
+            raise
+
+    async def _wait_for_place(self, name: str) -> None:
+        """``add_unformed_module``: one of that name may be on its way in or out."""
+        while (old := self._modules.get(name)) is not None:
+            if old.struct.state == State.LIVE or old.finished.is_set():
+                raise OSError(errno.EEXIST, f"{name} is there already")
+            await old.finished.wait()
+
+    async def _come(self, module: LoadedModule, arguments: str) -> None:
+        """From ``complete_formation`` to the point where init may run."""
+        kernel = self._kernel
+        module.struct.state = State.COMING
+        kernel.symbols.add_module(module.name, module.symbols, module.regions)
+        kernel.ftrace.add_sites(module.ftrace_sites)
+        if module.bug_table:
+            kernel.traps.bug_tables.append(module.bug_table)
+        try:
+            await self.livepatch.module_coming(module.struct)
+            await self._notify(module, State.COMING)
+            await kernel.params.parse(module.name, arguments, module.params(self._space))
+            self._sysfs.add(module)
+        except OSError:
+            module.struct.state = State.GOING
+            await self._notify(module, State.GOING)
+            await self.livepatch.module_going(module.struct)
+            raise
+
+    async def _notify(self, module: LoadedModule, state: State) -> None:
+        """Call the module notifiers; while coming, one may refuse."""
+        symbol = self._kernel.symbols.lookup
+        chain = symbol("blocking_notifier_call_chain")
+        head = symbol("module_notify_list")
+        if not chain or not head:
+            return
+        call, struct = self._kernel.sched.current.call, module.struct.address_
+        robust = symbol("blocking_notifier_call_chain_robust")
+        if state is State.COMING and robust:
+            result = await call(robust, head, State.COMING, State.GOING, struct)
+            stop_mask = 0x8000
+            if result & stop_mask:
+                raise OSError((result & ~stop_mask) - 1, "a notifier refuses the module")
+        else:
+            await call(chain, head, state, struct)
+
+    async def _run_init(self, module: LoadedModule) -> None:
+        """``do_init_module``."""
+        struct, result = module.struct, 0
+        if struct.init:
+            returned = await self._kernel.sched.current.call(struct.init) & 0xFFFFFFFF
+            result = returned - (1 << 32) if returned >> 31 else returned
+        if result < 0:
+            struct.state = State.GOING
+            await self._kernel.sched.synchronize_rcu()
+            self.put(struct.address_)
+            await self._notify(module, State.GOING)
+            await self.livepatch.module_going(struct)
+            raise OSError(-result, f"init of {module.name}")
+        if result > 0:
+            self._printk(
+                log.WARNING,
+                f"do_init_module: '{module.name}'->init suspiciously returned {result}, it should "
+                "follow 0/-E convention\ndo_init_module: loading module anyway...",
+            )
+        struct.state = State.LIVE
+        await self._notify(module, State.LIVE)
+        self.put(struct.address_)
+        self._loader.free_init(module)
+        self._kernel.symbols.add_module(module.name, module.core_symbols, module.regions)
+        self._kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
+        module.finished.set()
+
+    # -- unloading --------------------------------------------------------------------------------
+
+    async def delete_module(self, name: str, *, force: bool = False) -> None:
+        """``delete_module(2)``. Raises OSError: ENOENT, EBUSY (loading, going, or it has no exit and
+        is not forced), EWOULDBLOCK (in use)."""
+        module = self._modules.get(name)
+        if module is None:
+            raise OSError(errno.ENOENT, f"no module {name}")
+        if module.users:
+            raise OSError(errno.EWOULDBLOCK, f"{name} is used by {module.users[0].name}")
+        if module.struct.state != State.LIVE:
+            raise OSError(errno.EBUSY, f"{name} is not live")
+        if module.struct.init and not module.struct.exit:
+            if not force:
+                raise OSError(errno.EBUSY, f"{name} has no exit")
+            self._kernel.tainted.add(Taint.FORCED_RMMOD)
+        if self.refcount(module):
+            if not force:
+                raise OSError(errno.EWOULDBLOCK, f"{name} is in use")
+            self._kernel.tainted.add(Taint.FORCED_RMMOD)
+        module.struct.refcnt.counter = 0
+        module.struct.state = State.GOING
+        module.finished = trio.Event()
+        try:
+            if module.struct.exit:
+                await self._kernel.sched.current.call(module.struct.exit)
+            await self._notify(module, State.GOING)
+            await self.livepatch.module_going(module.struct)
+        except TaskExit:
+            module.finished.set()
+            raise
+        self._forget(module)
+
+    def _forget(self, module: LoadedModule) -> None:
+        """``free_module``."""
+        kernel = self._kernel
+        self._sysfs.remove(module)
+        if self._modules.get(module.name) is module:
+            del self._modules[module.name]
+        if module.placed:
+            kernel.ftrace.remove_sites(module.core_base, module.core_base + module.core_size)
+            kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
+            if module.bug_table in kernel.traps.bug_tables:
+                kernel.traps.bug_tables.remove(module.bug_table)
+            if module.struct.state != State.UNFORMED:
+                kernel.symbols.remove_module(module.name)
+            if self._list_head and module.struct.list.next:
+                self._space.list_del(module.struct.member_address_("list"))
+        for owner in module.uses:
+            owner.users.remove(module)
+            owner.struct.refcnt.counter -= 1
+        self._loader.free(module)
+        module.finished.set()
+
+    # -- livepatch relocations --------------------------------------------------------------------
+
+    def apply_klp_relocations(self, address: int, object_name: str) -> None:
+        """``klp_apply_section_relocs`` for all sections of one object. Raises OSError."""
+        module = self.at(address)
+        if module is not None:
+            self.klp_relocations.apply(module, object_name)
+
+    def clear_klp_relocations(self, address: int, object_name: str) -> None:
+        """``klp_clear_object_relocs``."""
+        module = self.at(address)
+        if module is not None:
+            self.klp_relocations.clear(module, object_name)
+
+    # -- what people see --------------------------------------------------------------------------
+
+    @staticmethod
+    def flags(module: LoadedModule) -> str:
+        """``module_flags``: taints and state in parentheses, or nothing."""
+        letters = module_taint_letters(int(module.struct.taints))
+        state = {State.GOING: "-", State.COMING: "+"}.get(State(module.struct.state), "")
+        return f"({letters}{state})" if letters or state else ""
+
+    def linked_in(self) -> str:
+        """``print_modules``."""
+        names = "".join(f" {module.name}{self.flags(module)}" for module in self)
+        return f"Modules linked in:{names}"
+
+    def proc_modules(self) -> str:
+        """/proc/modules (``m_show``)."""
+        lines = []
+        for module in self:
+            struct = module.struct
+            if not module.placed or struct.state == State.UNFORMED:
+                continue
+            users = "".join(f"{user.name}," for user in module.users)
+            if struct.init and not struct.exit:
+                users += "[permanent],"
+            size = struct.core_layout.size + struct.init_layout.size
+            state = _STATE_NAMES[State(struct.state)]
+            flags = self.flags(module)
+            lines.append(
+                f"{module.name} {size} {self.refcount(module)} {users or '-'} {state} "
+                f"{int(struct.core_layout.base):#018x}{' ' + flags if flags else ''}\n"
+            )
+        return "".join(lines)
+
+

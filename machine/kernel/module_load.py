@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Putting a module's file into memory: checks, layout, symbols, relocations, protection.
+kernel/module/main.c, kernel/module/strict_rwx.c."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from machine.computer import Computer
+from machine.elf import (
+    SHF_RELA_LIVEPATCH,
+    SHN_ABS,
+    SHN_COMMON,
+    SHN_LIVEPATCH,
+    SHN_UNDEF,
+    SHT_NOBITS,
+    STB_WEAK,
+    ElfError,
+    ElfSymbol,
+    Layout,
+    ModuleImage,
+    apply_relocations,
+    layout,
+)
+from machine.image import Export, Symbol, read_exports
+from machine.kernel import printk as log
+from machine.kernel.printk import Printk
+from machine.kernel.taint import Taint, Tainted
+from machine.structs import Space, Struct
+from machine.symbols import Region
+
+if TYPE_CHECKING:
+    from machine.kernel.module import Modules
+
+_GPL_COMPATIBLE = {
+    "GPL", "GPL v2", "GPL and additional rights",
+    "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL",
+}  # fmt: skip
+_IGNORE_VERMAGIC = 2
+_UNFORMED = 3
+_BUG_ENTRY = 12
+
+
+@dataclass(eq=False)
+class LoadedModule:
+    """A module on its way in, in place, or on its way out. What the guest can see of it is
+    ``struct``, the struct module in its own memory."""
+
+    elf: ModuleImage
+    taints: int = 0
+    placed: bool = False
+    struct: Struct = field(init=False)
+    plan: Layout = field(init=False)
+    core_base: int = 0
+    init_base: int = 0
+    addresses: dict[int, int] = field(default_factory=dict)
+    """Where each section is, by its index."""
+    values: list[int] = field(default_factory=list)
+    """The final value of each symbol, by its index."""
+    exports: dict[str, Export] = field(default_factory=dict)
+    uses: list[LoadedModule] = field(default_factory=list)
+    users: list[LoadedModule] = field(default_factory=list)
+    ftrace_sites: list[int] = field(default_factory=list)
+    bug_table: tuple[int, int] | None = None
+    finished: trio.Event = field(default_factory=trio.Event)
+    """Set when it is live, gone, or stuck for ever."""
+
+    @property
+    def name(self) -> str:
+        """Its name, with underscores."""
+        return self.elf.name
+
+    @property
+    def is_gpl(self) -> bool:
+        """Whether its licence lets it use GPL-only symbols."""
+        return (self.elf.modinfo.get("license") or "unspecified") in _GPL_COMPATIBLE
+
+    def modinfo(self, tag: str) -> str | None:
+        """The first value of a tag of its .modinfo."""
+        return self.elf.modinfo.get(tag)
+
+    @property
+    def core_size(self) -> int:
+        """Bytes that stay."""
+        return self.plan.core.size
+
+    @property
+    def init_size(self) -> int:
+        """Bytes that go when init is done."""
+        return self.plan.init.size
+
+    @property
+    def regions(self) -> list[Region]:
+        """The memory it has now."""
+        regions = [Region(self.core_base, self.core_size, self.plan.core.text_size)]
+        if self.init_base:
+            regions.append(Region(self.init_base, self.init_size, self.plan.init.text_size))
+        return regions
+
+    def _symbols(self, indexes: Iterator[int]) -> list[Symbol]:
+        found = []
+        for i in indexes:
+            symbol = self.elf.symbols[i]
+            kind = self.elf.kind(symbol)
+            if symbol.name in self.exports:
+                kind = kind.upper()
+            found.append(Symbol(symbol.name, self.values[i], symbol.size, kind))
+        return found
+
+    @property
+    def symbols(self) -> list[Symbol]:
+        """Its symbol table, while init runs."""
+        return self._symbols(iter(range(len(self.elf.symbols))))
+
+    @property
+    def core_symbols(self) -> list[Symbol]:
+        """Its symbol table without what belongs to init."""
+        return self._symbols(i for i in range(len(self.elf.symbols)) if self.elf.is_core(i))
+
+    @property
+    def section_addresses(self) -> list[tuple[str, int]]:
+        """Name and address of every section that is in memory and not empty."""
+        return [
+            (section.name, self.addresses[section.index])
+            for section in self.elf.sections
+            if section.index in self.addresses and section.size
+        ]
+
+    def params(self, space: Space) -> list[Struct]:
+        """Its ``struct kernel_param``s."""
+        section = self.elf.find("__param")
+        if section is None:
+            return []
+        size = space.types.sizeof("struct kernel_param")
+        base = self.addresses[section.index]
+        return [
+            space.view("struct kernel_param", base + i * size) for i in range(section.size // size)
+        ]
+
+
+class Loader:
+    """Reads, places and frees modules."""
+
+    def __init__(
+        self, computer: Computer, printk: Printk, tainted: Tainted, modules: Modules
+    ) -> None:
+        self._computer = computer
+        self._printk = printk
+        self._tainted = tainted
+        self._modules = modules
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        """What is wrong with the file goes into the log, its errno to the caller."""
+        try:
+            yield
+        except ElfError as error:
+            for line in error.lines:
+                self._printk(error.level, line)
+            raise OSError(error.errno, str(error)) from None
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def read(self, data: bytes, flags: int) -> LoadedModule:
+        """Check a file: its form, its vermagic, what it says of itself. Raises OSError, after a line
+        in the log."""
+        with self._logged():
+            module = LoadedModule(ModuleImage.parse(data))
+        self._check_vermagic(module, flags)
+        if module.modinfo("intree") is None:
+            self._taint(
+                module,
+                Taint.OOT_MODULE,
+                f"{module.name}: loading out-of-tree module taints kernel.",
+            )
+        if module.modinfo("staging") is not None:
+            self._taint(
+                module,
+                Taint.CRAP,
+                f"{module.name}: module is from the staging directory, the quality is unknown, you "
+                "have been warned.",
+            )
+        if module.elf.is_livepatch:
+            module.taints |= 1 << Taint.LIVEPATCH
+            self._tainted.add(Taint.LIVEPATCH)
+            self._printk.once(
+                log.NOTICE, f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
+            )
+        if not module.is_gpl:
+            licence = module.modinfo("license") or "unspecified"
+            self._taint(
+                module,
+                Taint.PROPRIETARY_MODULE,
+                f"{module.name}: module license '{licence}' taints kernel.",
+            )
+        return module
+
+    def _taint(self, module: LoadedModule, flag: Taint, sentence: str) -> None:
+        """``add_taint_module``; the sentence comes only with the first of its kind."""
+        if not self._tainted.mask >> flag & 1:
+            self._printk(log.WARNING, sentence)
+        self._tainted.add(flag)
+        module.taints |= 1 << flag
+
+    def _check_vermagic(self, module: LoadedModule, flags: int) -> None:
+        wanted = self._computer.image.vermagic
+        magic = None if flags & _IGNORE_VERMAGIC else module.modinfo("vermagic")
+        if magic is None:
+            self._taint(
+                module, Taint.FORCED_MODULE, f"{module.name}: bad vermagic: kernel tainted."
+            )
+        elif magic != wanted:
+            self._printk(
+                log.ERR, f"{module.name}: version magic '{magic}' should be '{wanted}'"
+            )
+            raise OSError(errno.ENOEXEC, "version magic")
+
+    # -- its place --------------------------------------------------------------------------------
+
+    def place(self, module: LoadedModule) -> None:
+        """Lay it out in guest memory, resolve and relocate. Raises OSError, after a line in the log."""
+        with self._logged():
+            module.plan = layout(module.elf)
+            self._copy(module)
+            self._adopt_struct(module)
+            self._resolve(module)
+            self._relocate(module)
+            self._read_tables(module)
+            self._protect(module)
+
+    def _copy(self, module: LoadedModule) -> None:
+        computer, plan = self._computer, module.plan
+        try:
+            for part, attribute in ((plan.core, "core_base"), (plan.init, "init_base")):
+                if part.size:
+                    base = computer.map_pages(computer.modules_area, part.size)
+                    setattr(module, attribute, base)
+        except MemoryError:
+            raise OSError(errno.ENOMEM, "no memory for the module") from None
+        for index, place in plan.places.items():
+            section = module.elf.sections[index]
+            address = (module.init_base if place.init else module.core_base) + place.offset
+            module.addresses[index] = address
+            if section.type != SHT_NOBITS:
+                computer.memory.write(address, bytes(section.data))
+
+    def _adopt_struct(self, module: LoadedModule) -> None:
+        space, elf = self._computer.space, module.elf
+        if elf.sections[elf.this_module].size < space.types.sizeof("struct module"):
+            raise ElfError(
+                errno.ENOEXEC,
+                f"{module.name}: .gnu.linkonce.this_module section size must match the kernel's "
+                "built struct module size at run time",
+            )
+        view = space.view("struct module", module.addresses[elf.this_module])
+        module.struct, module.placed = view, True
+        view.state = _UNFORMED
+        view.taints = module.taints
+        view.klp = elf.is_livepatch
+        view.klp_alive = False
+        core, init = module.plan.core, module.plan.init
+        for name, base, part in (
+            ("core_layout", module.core_base, core),
+            ("init_layout", module.init_base, init),
+        ):
+            placed = getattr(view, name)
+            placed.base, placed.size = base, part.size
+            placed.text_size, placed.ro_size = part.text_size, part.ro_size
+        for member in ("source_list", "target_list", "list"):
+            space.init_list_head(view.member_address_(member))
+
+    def _resolve(self, module: LoadedModule) -> None:
+        """``simplify_symbols``: every unknown symbol is named before the module is refused."""
+        failed = 0
+        for symbol in module.elf.symbols:
+            value, problem = self._value_of(module, symbol)
+            failed = failed or problem
+            module.values.append(value & (1 << 64) - 1)
+        if failed:
+            raise OSError(failed, "symbols")
+
+    def _value_of(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
+        """The value of a symbol, and an errno if it has none."""
+        name, shndx = module.name, symbol.shndx
+        if shndx in (SHN_ABS, SHN_LIVEPATCH):
+            return symbol.value, 0
+        if shndx == SHN_COMMON:
+            self._printk(log.WARNING, f"{name}: please compile with -fno-common")
+            return 0, errno.ENOEXEC
+        if shndx == SHN_UNDEF:
+            return self._import(module, symbol) if symbol.name else (0, 0)
+        if shndx >= len(module.elf.sections):
+            self._printk(
+                log.ERR,
+                f"{name}: Symbol {symbol.name} has an invalid section index {shndx} "
+                f"(max {len(module.elf.sections) - 1})",
+            )
+            return 0, errno.ENOEXEC
+        return symbol.value + module.addresses.get(shndx, 0), 0
+
+    def _import(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
+        problem = errno.ENOENT
+        try:
+            address = self._modules.resolve(module, symbol.name, gpl=module.is_gpl)
+        except OSError as error:
+            address, problem = None, error.errno or errno.EINVAL
+        if address is not None:
+            return address, 0
+        if symbol.bind == STB_WEAK:
+            return 0, 0
+        self._printk(
+            log.WARNING, f"{module.name}: Unknown symbol {symbol.name} (err {-problem})"
+        )
+        return 0, problem
+
+    def _relocate(self, module: LoadedModule) -> None:
+        memory = self._computer.memory
+        for section in module.elf.relocation_sections():
+            if section.flags & SHF_RELA_LIVEPATCH:
+                continue
+            target = module.elf.sections[section.info]
+            apply_relocations(
+                module.name,
+                module.elf.relocations(section),
+                module.values,
+                module.addresses[section.info],
+                target.size,
+                memory.read,
+                memory.write,
+            )
+        self._modules.klp_relocations.apply(module, "vmlinux")
+
+    # -- what it brings ---------------------------------------------------------------------------
+
+    def _table(self, module: LoadedModule, name: str) -> tuple[int, int]:
+        """Start and end of a section in memory; both 0 if it has none."""
+        section = module.elf.find(name)
+        if section is None or section.index not in module.addresses:
+            return 0, 0
+        start = module.addresses[section.index]
+        return start, start + section.size
+
+    def _read_tables(self, module: LoadedModule) -> None:
+        memory, view = self._computer.memory, module.struct
+        for table, gpl_only in (("__ksymtab", False), ("__ksymtab_gpl", True)):
+            start, end = self._table(module, table)
+            module.exports |= read_exports(memory.read, start, end, gpl_only)
+        for name in module.exports:
+            self._refuse_duplicate(module, name)
+        start, end = self._table(module, "__mcount_loc")
+        sites = struct.unpack(f"<{(end - start) // 8}Q", memory.read(start, (end - start) & -8))
+        module.ftrace_sites = [site for site in sites if site and self._is_text(module, site)]
+        view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
+        start, end = self._table(module, "__bug_table")
+        if start:
+            module.bug_table = (start, end)
+            view.bug_table, view.num_bugs = start, (end - start) // _BUG_ENTRY
+        params = module.params(self._computer.space)
+        view.num_kp = len(params)
+        if params:
+            view.kp = params[0].address_
+
+    def _is_text(self, module: LoadedModule, site: int) -> bool:
+        return any(
+            region.base <= site and site + 5 <= region.base + region.text_size
+            for region in module.regions
+        )
+
+    def _refuse_duplicate(self, module: LoadedModule, name: str) -> None:
+        """``verify_exported_symbols``."""
+        owner = self._modules.owner_of(name)
+        if owner is not None:
+            raise ElfError(
+                errno.ENOEXEC,
+                f"{module.name}: exports duplicate symbol {name} (owned by {owner})",
+            )
+
+    def _protect(self, module: LoadedModule) -> None:
+        """``module_enable_ro``, ``module_enable_nx``, ``module_enable_x``."""
+        memory = self._computer.memory
+        for base, part in (
+            (module.core_base, module.plan.core),
+            (module.init_base, module.plan.init),
+        ):
+            if part.text_size:
+                memory.protect(base, part.text_size, writable=False, executable=True)
+            if part.ro_size > part.text_size:
+                size = part.ro_size - part.text_size
+                memory.protect(base + part.text_size, size, writable=False, executable=False)
+
+    # -- its end ----------------------------------------------------------------------------------
+
+    def free_init(self, module: LoadedModule) -> None:
+        """Init is done: its memory goes, and data that is read-only from now on becomes so."""
+        core = module.plan.core
+        if core.ro_after_init_size > core.ro_size:
+            self._computer.memory.protect(
+                module.core_base + core.ro_size,
+                core.ro_after_init_size - core.ro_size,
+                writable=False,
+                executable=False,
+            )
+        self._free_part(module.init_base, module.init_size)
+        gone = [index for index, place in module.plan.places.items() if place.init]
+        for index in gone:
+            module.addresses.pop(index, None)
+        module.init_base = 0
+        module.struct.init_layout.base = 0
+        module.struct.init_layout.size = 0
+
+    def free(self, module: LoadedModule) -> None:
+        """Give its memory back."""
+        if hasattr(module, "plan"):
+            self._free_part(module.core_base, module.core_size)
+            self._free_part(module.init_base, module.init_size)
+        module.core_base = module.init_base = 0
+        module.placed = False
+
+    def _free_part(self, base: int, size: int) -> None:
+        if base:
+            self._computer.unmap_pages(self._computer.modules_area, base, size)
+

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""/sys/module/<name>: what a module is, its sections and its parameters. kernel/module/sysfs.c,
+kernel/params.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from machine.kernel.kobject import KobjAttribute, Kobject
+from machine.kernel.taint import module_taint_letters
+
+if TYPE_CHECKING:
+    from machine.kernel.kernel import Kernel
+    from machine.kernel.module_load import LoadedModule
+    from machine.structs import Struct
+
+_STATES = ("live", "coming", "going")
+
+
+class ModuleSysfs:
+    """Makes and removes the directories of modules."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._root = kernel.kobjects.at(("module",))
+        self._kobjects: dict[str, Kobject] = {}
+
+    def add(self, module: LoadedModule) -> None:
+        """``mod_sysfs_setup``."""
+        kobject = Kobject(module.name, self._attributes(module))
+        params = [param for param in module.params(self._kernel.computer.space) if param.perm]
+        if params:
+            kobject.add(Kobject("parameters", [self._parameter(param) for param in params]))
+        kobject.add(Kobject("holders"))
+        kobject.add(Kobject("sections", [self._section(n, a) for n, a in module.section_addresses]))
+        self._kobjects[module.name] = self._root.add(kobject)
+        for owner in module.uses:
+            holders = self._kobjects[owner.name].children["holders"]
+            holders.link(module.name, kobject)
+
+    def remove(self, module: LoadedModule) -> None:
+        """``mod_sysfs_teardown``."""
+        kobject = self._kobjects.pop(module.name, None)
+        if kobject is None:
+            return
+        for owner in module.uses:
+            if owner.name in self._kobjects:
+                self._kobjects[owner.name].children["holders"].unlink(module.name)
+        kobject.delete()
+
+    def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
+        struct = module.struct
+
+        async def coresize() -> str:
+            return f"{struct.core_layout.size}\n"
+
+        async def initsize() -> str:
+            return f"{struct.init_layout.size}\n"
+
+        async def initstate() -> str:
+            return f"{_STATES[struct.state]}\n"
+
+        async def refcnt() -> str:
+            return f"{self._kernel.modules.refcount(module)}\n"
+
+        async def taint() -> str:
+            return f"{module_taint_letters(int(struct.taints))}\n"
+
+        async def uevent(_data: bytes) -> None:
+            """Nobody listens for uevents here; taking one is all that can be done."""
+
+        attributes = [
+            KobjAttribute("coresize", coresize),
+            KobjAttribute("initsize", initsize),
+            KobjAttribute("initstate", initstate),
+            KobjAttribute("refcnt", refcnt),
+            KobjAttribute("taint", taint),
+            KobjAttribute("uevent", None, uevent),
+        ]
+        for name in ("version", "srcversion"):
+            text = module.modinfo(name)
+            if text is not None:
+                attributes.append(_constant(name, f"{text}\n", 0o444))
+        return attributes
+
+    def _section(self, name: str, address: int) -> KobjAttribute:
+        return _constant(name, f"{address:#018x}\n", 0o400)
+
+    def _parameter(self, param: Struct) -> KobjAttribute:
+        params = self._kernel.params
+
+        async def show() -> str:
+            return await params.get(param)
+
+        async def store(data: bytes) -> None:
+            value = data.split(b"\0")[0].decode("utf-8", "surrogateescape")
+            await params.set(param, value)
+
+        mode = param.perm
+        return KobjAttribute(
+            param.name.string(),
+            show if mode & 0o444 else None,
+            store if mode & 0o222 else None,
+            mode & 0o777,
+        )
+
+
+def _constant(name: str, text: str, mode: int) -> KobjAttribute:
+    async def show() -> str:
+        return text
+
+    return KobjAttribute(name, show, mode=mode)

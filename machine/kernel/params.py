@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Parameters of modules: text in, text out, by the guest's own ``param_ops``. kernel/params.c."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+from machine.computer import Computer
+from machine.kernel import printk as log
+from machine.kernel.printk import Printk
+from machine.kernel.proc import check
+from machine.kernel.sched import Scheduler
+from machine.kernel.slab import Slab
+from machine.kernel.vsprintf import text
+from machine.memory import PAGE_SIZE
+from machine.structs import Struct
+
+_FL_NOARG = 1  # KERNEL_PARAM_OPS_FL_NOARG
+
+
+def next_argument(line: str) -> tuple[str, str | None, str]:
+    """``next_arg``, lib/cmdline.c: the first ``name=value`` of a line, the rest. Quotes keep blanks
+    together and go; the value is None without ``=``."""
+    quoted, equals, i = False, -1, 0
+    for i, c in enumerate(line):  # noqa: B007 - the position where it ends is wanted
+        if c in " \t\n" and not quoted:
+            break
+        if c == "=" and equals < 0:
+            equals = i
+        if c == '"':
+            quoted = not quoted
+    else:
+        i = len(line)
+    argument, rest = line[:i], line[i:].lstrip()
+    if equals < 0:
+        return argument.strip('"'), None, rest
+    name, value = argument[:equals], argument[equals + 1 :]
+    if name.startswith('"'):
+        return name[1:], value.removesuffix('"'), rest
+    if value.startswith('"'):
+        value = value[1:].removesuffix('"')
+    return name, value, rest
+
+
+class Params:
+    """Sets and gets the ``kernel_param``s of modules."""
+
+    def __init__(
+        self, computer: Computer, sched: Scheduler, slab: Slab, printk: Printk
+    ) -> None:
+        self._computer = computer
+        self._sched = sched
+        self._slab = slab
+        self._printk = printk
+
+    async def parse(self, module: str, line: str, params: Iterable[Struct]) -> None:
+        """``parse_args``: set the parameters that the command line of a module names.
+
+        An unknown one is warned of; an invalid value raises OSError, after a line in the log.
+        """
+        by_name = {_canonical(param.name.string()): param for param in params}
+        line = line.strip()
+        while line:
+            name, value, line = next_argument(line)
+            if name == "--" and value is None:
+                break
+            param = by_name.get(_canonical(name))
+            if param is None:
+                self._printk(log.WARNING, f"{module}: unknown parameter '{name}' ignored")
+                continue
+            try:
+                await self.set(param, value)
+            except OSError as error:
+                what = "too large" if error.errno == errno.ENOSPC else "invalid"
+                self._printk(log.ERR, f"{module}: `{value or ''}' {what} for parameter `{name}'")
+                raise
+
+    async def set(self, param: Struct, value: str | None) -> None:
+        """Call the parameter's ``set``. Raises OSError with what it returned; EPERM if it has none."""
+        if value is None and not param.ops.flags & _FL_NOARG:
+            raise OSError(errno.EINVAL, "a value is needed")
+        if not param.ops.set:
+            raise OSError(errno.EPERM, "cannot be set")
+        at = 0
+        if value is not None:
+            data = value.encode("utf-8", "surrogateescape") + b"\0"
+            at = self._slab.alloc(len(data), "parameter")
+            self._computer.memory.write(at, data)
+        try:
+            check(await self._sched.current.call(param.ops.set, at, param.address_))
+        finally:
+            self._slab.free(at)
+
+    async def get(self, param: Struct) -> str:
+        """Call the parameter's ``get``; its text, with the newline. Raises OSError."""
+        if not param.ops.get:
+            raise OSError(errno.EPERM, "cannot be read")
+        page = self._slab.alloc(PAGE_SIZE, "parameter")
+        try:
+            size = check(await self._sched.current.call(param.ops.get, page, param.address_))
+            return text(self._computer.memory.read(page, size))
+        finally:
+            self._slab.free(page)
+
+
+def _canonical(name: str) -> str:
+    """Dashes and underscores are the same in names of parameters (``parameq``)."""
+    return name.replace("-", "_")

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files of /proc whose contents guest code makes. fs/proc/generic.c, fs/seq_file.c.
+
+A read runs the file's own open, read and release functions in the guest, with a ``struct file`` and a
+kernel buffer, until they say that there is no more.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from machine.computer import Computer
+from machine.kernel.sched import Scheduler
+from machine.kernel.service import U32, Ptr, service
+from machine.kernel.slab import Slab
+from machine.memory import PAGE_SIZE
+from machine.structs import Struct
+
+_ITER_KVEC = 1
+_MAX_CONTENT = 64 << 20
+_MAX_ERRNO = 4095
+
+
+@dataclass
+class ProcEntry:
+    """A ``proc_dir_entry``: a directory, a file with a ``show`` function, or one with ``proc_ops``."""
+
+    name: str
+    mode: int
+    address: int
+    parent: ProcEntry | None = None
+    show: int = 0
+    proc_ops: int = 0
+    data: int = 0
+    children: dict[str, ProcEntry] = field(default_factory=dict)
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Names from the root of /proc down."""
+        return (*self.parent.path, self.name) if self.parent else ()
+
+
+class Proc:
+    """The files that the kernel and its modules have registered."""
+
+    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
+        self._computer = computer
+        self._space = computer.space
+        self._sched = sched
+        self._slab = slab
+        self.root = ProcEntry("", 0o40555, 0)
+        self._entries: dict[int, ProcEntry] = {}
+        self.on_change: list[Callable[[ProcEntry, bool], None]] = []
+        """Called with an entry and True when it came, False when it went."""
+
+    # -- registering ------------------------------------------------------------------------------
+
+    def _create(self, name_at: int, mode: int, parent: int, default: int) -> ProcEntry | None:
+        *directories, name = self._space.read_string(name_at).split("/")
+        here = self._entries[parent] if parent else self.root
+        for directory in directories:
+            if directory not in here.children:
+                return None
+            here = here.children[directory]
+        if not name or name in here.children:
+            return None
+        size = self._space.types.sizeof("struct proc_dir_entry")
+        entry = ProcEntry(
+            name, mode if mode & 0o777 else mode | default, self._slab.alloc(size, "proc"), here
+        )
+        return entry
+
+    def _join(self, entry: ProcEntry) -> int:
+        assert entry.parent is not None
+        entry.parent.children[entry.name] = entry
+        self._entries[entry.address] = entry
+        for listener in self.on_change:
+            listener(entry, True)
+        return entry.address
+
+    @service("proc_create_single_data")
+    def proc_create_single_data(
+        self, name: Ptr, mode: U32, parent: Ptr, show: Ptr, data: Ptr
+    ) -> int:
+        entry = self._create(name, mode, parent, 0o444)
+        if entry is None:
+            return 0
+        entry.show, entry.data = show, data
+        return self._join(entry)
+
+    @service("proc_create_data")
+    def proc_create_data(self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr, data: Ptr) -> int:
+        entry = self._create(name, mode, parent, 0o444)
+        if entry is None:
+            return 0
+        entry.proc_ops, entry.data = ops, data
+        return self._join(entry)
+
+    @service("proc_create")
+    def proc_create(self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr) -> int:
+        return self.proc_create_data(name, mode, parent, ops, 0)
+
+    @service("proc_mkdir")
+    def proc_mkdir(self, name: Ptr, parent: Ptr) -> int:
+        entry = self._create(name, 0o40000, parent, 0o555)
+        return self._join(entry) if entry else 0
+
+    @service("proc_remove")
+    def proc_remove(self, address: Ptr) -> None:
+        entry = self._entries.get(address)
+        if entry is not None:
+            self._remove(entry)
+
+    @service("remove_proc_entry")
+    def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> None:
+        here = self._entries[parent] if parent else self.root
+        for name in self._space.read_string(name_at).split("/"):
+            if name not in here.children:
+                return
+            here = here.children[name]
+        self._remove(here)
+
+    def _remove(self, entry: ProcEntry) -> None:
+        for child in list(entry.children.values()):
+            self._remove(child)
+        assert entry.parent is not None
+        del entry.parent.children[entry.name]
+        del self._entries[entry.address]
+        self._slab.free(entry.address)
+        for listener in self.on_change:
+            listener(entry, False)
+
+    # -- reading and writing ----------------------------------------------------------------------
+
+    def single(self, show: str) -> ProcEntry:
+        """An entry for the ``show`` function of that name, for a kernel that has not run its own
+        initcalls. Raises LookupError."""
+        return ProcEntry(show, 0o444, 0, show=self._computer.symbol(show))
+
+    @contextmanager
+    def _scratch(self, size: int) -> Iterator[int]:
+        address = self._slab.alloc(size, "proc read")
+        try:
+            yield address
+        finally:
+            self._slab.free(address)
+
+    def _open_file(self, entry: ProcEntry, at: int) -> tuple[Struct, Struct]:
+        """A struct file and its inode in zeroed memory at ``at``."""
+        space = self._space
+        file = space.view("struct file", at)
+        inode = space.view("struct inode", at + PAGE_SIZE // 2)
+        inode.i_private = entry.data
+        inode.i_mode = 0o100000 | entry.mode
+        file.f_inode = inode
+        return file, inode
+
+    async def read(self, entry: ProcEntry) -> bytes:
+        """The whole content, as one reader with a buffer of a page would get it.
+
+        Raises OSError with what the guest's functions returned.
+        """
+        call, symbol = self._sched.current.call, self._computer.symbol
+        with self._scratch(PAGE_SIZE) as at, self._scratch(PAGE_SIZE) as buffer:
+            file, inode = self._open_file(entry, at)
+            if entry.show:
+                check(await call(symbol("single_open"), file.address_, entry.show, entry.data))
+                release = symbol("single_release")
+                read_iter, read = symbol("seq_read_iter"), 0
+            else:
+                ops = self._space.view("struct proc_ops", entry.proc_ops)
+                release, read_iter, read = ops.proc_release, ops.proc_read_iter, ops.proc_read
+                if ops.proc_open:
+                    check(await call(ops.proc_open, inode.address_, file.address_))
+            try:
+                if read_iter:
+                    return await self._read_iter(read_iter, file, at, buffer)
+                if read:
+                    return await self._read(read, file, buffer)
+                raise OSError(errno.EIO, "no way to read it")
+            finally:
+                if release:
+                    await call(release, inode.address_, file.address_)
+
+    async def _read_iter(self, read_iter: int, file: Struct, at: int, buffer: int) -> bytes:
+        space = self._space
+        kiocb = space.view("struct kiocb", at + PAGE_SIZE * 3 // 4)
+        iterator = space.view("struct iov_iter", kiocb.address_ + 256)
+        kvec = space.view("struct kvec", kiocb.address_ + 512)
+        kiocb.ki_filp = file
+        content = b""
+        while len(content) < _MAX_CONTENT:
+            kvec.iov_base, kvec.iov_len = buffer, PAGE_SIZE
+            iterator.iter_type, iterator.iov_offset = _ITER_KVEC, 0
+            iterator.count, iterator.kvec, iterator.nr_segs = PAGE_SIZE, kvec, 1
+            got = check(
+                await self._sched.current.call(read_iter, kiocb.address_, iterator.address_)
+            )
+            if not got:
+                break
+            content += self._computer.memory.read(buffer, got)
+        return content
+
+    async def _read(self, read: int, file: Struct, buffer: int) -> bytes:
+        position = file.member_address_("f_pos")
+        content = b""
+        while len(content) < _MAX_CONTENT:
+            got = check(
+                await self._sched.current.call(read, file.address_, buffer, PAGE_SIZE, position)
+            )
+            if not got:
+                break
+            content += self._computer.memory.read(buffer, got)
+        return content
+
+    async def write(self, entry: ProcEntry, data: bytes) -> None:
+        """Hand ``data`` to the file's write function. Raises OSError (EIO: it has none)."""
+        call = self._sched.current.call
+        ops = self._space.view("struct proc_ops", entry.proc_ops) if entry.proc_ops else None
+        if ops is None or not ops.proc_write:
+            raise OSError(errno.EIO, "no way to write it")
+        with self._scratch(PAGE_SIZE) as at, self._scratch(max(len(data), 1)) as buffer:
+            file, inode = self._open_file(entry, at)
+            self._computer.memory.write(buffer, data)
+            if ops.proc_open:
+                check(await call(ops.proc_open, inode.address_, file.address_))
+            try:
+                position = file.member_address_("f_pos")
+                check(await call(ops.proc_write, file.address_, buffer, len(data), position))
+            finally:
+                if ops.proc_release:
+                    await call(ops.proc_release, inode.address_, file.address_)
+
+
+def check(result: int) -> int:
+    """What a kernel function returned, or OSError if that is ``-errno``."""
+    low = result & 0xFFFFFFFF
+    if result >= (1 << 64) - _MAX_ERRNO:
+        raise OSError((1 << 64) - result, "from the guest")
+    if (1 << 32) - _MAX_ERRNO <= result < 1 << 32:
+        raise OSError((1 << 32) - low, "from the guest")
+    return result

@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tasks: a guest task is a trio task that owns a register context and a kernel stack.
+
+One processor, so one task runs guest code at a time: between two checkpoints the running Python code
+has the machine to itself, as kernel code on one CPU with preemption off has.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from signal import SIGKILL
+from typing import NoReturn
+
+import trio
+
+from machine.computer import Computer
+from machine.cpu import TRAP, Context, Stop, Why
+from machine.kernel.clock import Clock
+from machine.kernel.service import Services
+from machine.kernel.slab import Slab
+from machine.memory import PageFault
+from machine.structs import Struct
+
+THREAD_SIZE = 16384
+"""Bytes of a kernel stack, arch/x86/include/asm/page_64_types.h."""
+KTHREAD_PID_BASE = 4 << 20
+"""Kernel threads of the guest get pids from here on: PID_MAX_LIMIT, which no process of the host that
+uses the mount can have."""
+
+PF_EXITING, PF_KTHREAD = 0x4, 0x00200000
+_TIF_SIGPENDING, _TIF_NOTIFY_SIGNAL = 1 << 2, 1 << 17
+_MAX_NESTING = 64
+_NO_RESCHED = 1 << 31  # PREEMPT_NEED_RESCHED, which is inverted
+PAGE_FAULT = 14
+"""The vector of a page fault."""
+
+
+class TaskState(enum.IntFlag):
+    """``task_struct.__state``, include/linux/sched.h."""
+
+    RUNNING = 0
+    INTERRUPTIBLE = 1
+    UNINTERRUPTIBLE = 2
+    DEAD = 0x80
+
+
+class TaskExit(BaseException):
+    """The task ends here: ``do_exit`` was called, or it was killed by an oops.
+
+    Not an Exception, so that no service swallows it on its way to the root of the task.
+    """
+
+    def __init__(self, code: int = 0, *, oops: bool = False) -> None:
+        super().__init__(code)
+        self.code = code
+        self.oops = oops
+
+
+class Task:
+    """A guest task. The truth about it is ``struct``, its task_struct in guest memory."""
+
+    def __init__(self, sched: Scheduler, struct: Struct, stack: int) -> None:
+        self._sched = sched
+        self.struct = struct
+        self.address: int = struct.address_
+        self.pid: int = struct.pid
+        self.stack = stack
+        """Lowest address of the kernel stack."""
+        self.context: Context = sched.cpu.fresh()
+        self.depth = 0
+        """How many guest calls of Python's are on the stack."""
+        self.preempted = False
+        """It was stopped in the middle of guest code, where its stack cannot be trusted."""
+        self.service = ""
+        """The kernel function that it waits in, as /proc/<pid>/wchan says."""
+        self.on_sleep: Callable[[], None] | None = None
+        """Called as it goes to sleep (``wq_worker_sleeping``)."""
+        self.on_resume: Callable[[], None] | None = None
+        """Called as it runs again after that (``wq_worker_running``)."""
+        self._woken = trio.Event()
+        self.ended = trio.Event()
+        self.exit_code = 0
+
+    @property
+    def comm(self) -> str:
+        """Its name."""
+        name: str = self.struct.comm.string()
+        return name
+
+    @property
+    def is_kthread(self) -> bool:
+        """Whether it is a kernel thread and never returns to user space."""
+        return bool(self.struct.flags & PF_KTHREAD)
+
+    @property
+    def state(self) -> TaskState:
+        """What it waits for."""
+        return TaskState(getattr(self.struct, "__state"))  # noqa: B009 - not to be mangled
+
+    @state.setter
+    def state(self, value: int) -> None:
+        setattr(self.struct, "__state", int(value))  # noqa: B010
+
+    @property
+    def signal_pending(self) -> bool:
+        """``signal_pending()``: it shall not sleep interruptibly."""
+        return bool(self.struct.thread_info.flags & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL))
+
+    @signal_pending.setter
+    def signal_pending(self, pending: bool) -> None:
+        info = self.struct.thread_info
+        info.flags &= ~(_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL)
+        if pending:
+            info.flags |= _TIF_NOTIFY_SIGNAL
+
+    def registers(self) -> dict[str, int]:
+        """Its registers, where it stopped."""
+        return self._sched.registers(self)
+
+    def wake(self, states: int = ~0) -> bool:
+        """``try_to_wake_up``: make it runnable if it waits in one of ``states``."""
+        if not self.state & states:
+            return False
+        self.state = TaskState.RUNNING
+        self._woken.set()
+        return True
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """``schedule_timeout``: give the CPU away until somebody wakes this task, if its state says
+        that it waits. False: the time was over first. A checkpoint."""
+        if self.state == TaskState.RUNNING:
+            await trio.lowlevel.checkpoint()
+            return True
+        if self._woken.is_set():
+            self._woken = trio.Event()
+        self._sched.schedule_debug(self)
+        if self.on_sleep:
+            self.on_sleep()
+        try:
+            if seconds is None:
+                await self._woken.wait()
+                return True
+            with self._sched.clock.timeout(seconds) as scope:
+                await self._woken.wait()
+            self.state = TaskState.RUNNING
+            return not scope.cancelled_caught
+        finally:
+            if self.on_resume:
+                self.on_resume()
+
+    async def call(self, function: int, *arguments: int) -> int:
+        """Run the guest function at ``function`` on this task's stack; returns RAX, unsigned.
+
+        Raises TaskExit if the task does not survive it. A checkpoint only if the guest takes long or
+        waits.
+        """
+        sched, cpu = self._sched, self._sched.cpu
+        await sched.acquire(self)
+        outer = cpu.save()
+        if self.depth:
+            # The frame that the Python service would have, were it C: its caller stays on the chain
+            # of frames that the unwinder follows.
+            frame = cpu["rsp"] - 8
+            sched.computer.space.write_u64(frame, cpu["rbp"])
+            cpu["rbp"] = frame
+            top = frame & -16
+        else:
+            top = self.stack + THREAD_SIZE - 16
+            cpu["rbp"] = 0
+        if self.depth >= _MAX_NESTING:
+            raise OSError(errno.ELOOP, "guest and services call each other without end")
+        sched.computer.space.write_u64(top - 8, sched.guest_return)
+        cpu["rsp"] = top - 8
+        cpu["rip"] = function
+        cpu.set_arguments(arguments)
+        self.depth += 1
+        try:
+            return await self._run()
+        except BaseException:
+            sched.preempt_count = 0  # what it held is lost, as in make_task_dead()
+            raise
+        finally:
+            self.depth -= 1
+            sched.switch_to(self)
+            cpu.restore(outer)
+
+    async def _run(self) -> int:
+        sched, cpu = self._sched, self._sched.cpu
+        while True:
+            await sched.acquire(self)
+            sched.tick()
+            try:
+                stop = cpu.run()
+                if stop.why is Why.TRAP:
+                    if stop.address == sched.guest_return:
+                        return cpu["rax"]
+                    await self._serve(stop.address)
+                    continue
+            except PageFault as fault:  # of a service, on an address that the guest gave it
+                await sched.fault(self, fault)
+            if stop.why is Why.EXCEPTION:
+                await sched.on_exception(self, stop)
+            else:
+                await self._preempt()
+
+    async def _serve(self, address: int) -> None:
+        sched = self._sched
+        start = sched.services.waiting[address]()
+        self.service = sched.service_name(address)
+        try:
+            result = await start
+        finally:
+            self.service = ""
+        await sched.acquire(self)
+        if result is not None:
+            sched.cpu["rax"] = result
+
+    async def _preempt(self) -> None:
+        sched = self._sched
+        self.preempted = True
+        try:
+            with sched.pin(self):
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.preempted = False
+
+
+ExceptionHandler = Callable[[Task, Stop], Awaitable[None]]
+Fork = Callable[[Task, Task | None], None]
+
+_current: ContextVar[Task] = ContextVar("current")
+
+
+class Scheduler:
+    """Who runs, and the list of all tasks."""
+
+    def __init__(self, computer: Computer, clock: Clock, slab: Slab, services: Services) -> None:
+        self.computer = computer
+        self.cpu = computer.cpu
+        self.clock = clock
+        self.services = services
+        self._slab = slab
+        self.nursery: trio.Nursery
+        """Where kernel threads run; from `start` on."""
+        self.on_exception: ExceptionHandler
+        """Deals with an exception of a task, or raises TaskExit; set by `machine.kernel.traps`."""
+        self.on_schedule_bug: Callable[[Task], None] = lambda task: None
+        """Reports a task that sleeps with preemption off (``__schedule_bug``)."""
+        self.on_fork: list[Fork] = []
+        """Called with each new task before it runs, and its parent (``copy_process``); the parent of a
+        process of the host is not in the guest, and None."""
+        self.on_leave_kernel: list[Callable[[Task], None]] = []
+        """Called with a user task that returns to user space (``exit_to_user_mode``)."""
+        self._stacks: list[int] = []
+        self._next_kthread = KTHREAD_PID_BASE
+        self._pinned: Task | None = None
+        self._unpinned = trio.lowlevel.ParkingLot()
+        self._jiffies = computer.symbol("jiffies")
+        self._last_jiffies = 0
+        self._current_task = computer.per_cpu("current_task")
+        self._preempt_count = computer.per_cpu("__preempt_count")
+        self.guest_return = computer.symbol("guest_return")
+        computer.memory.write(self.guest_return, TRAP)
+        self.cpu.set_trap(self.guest_return, lambda: False)
+        self._tasks: dict[int, Task] = {}
+        self.kthreadd: Task | None = None
+        """The parent of all kernel threads; from `start` on."""
+        self.idle = self._adopt_init_task()
+        self._running = self.idle
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Boot is far enough for kernel threads. They run in ``nursery``."""
+        self.nursery = nursery
+
+        async def wait_for_work(task: Task) -> int:
+            task.state = TaskState.INTERRUPTIBLE
+            while True:
+                await task.wait()
+                task.state = TaskState.INTERRUPTIBLE
+
+        self.kthreadd = self.create_kthread("kthreadd", wait_for_work)
+
+    # -- who runs ---------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Task:
+        """The guest task on whose behalf this Python code runs."""
+        return _current.get(self.idle)
+
+    async def acquire(self, task: Task) -> None:
+        """Give ``task`` the processor. A checkpoint only while another has preemption off."""
+        while self._pinned not in (None, task):
+            await self._unpinned.park()
+        self.switch_to(task)
+
+    def switch_to(self, task: Task) -> None:
+        """``context_switch``: load the registers of ``task``."""
+        if self._running is not task:
+            self._running.context = self.cpu.save()
+            self.cpu.restore(task.context)
+            self._running = task
+            self.computer.space.write_u64(self._current_task, task.address)
+
+    def pin(self, task: Task) -> _Pin:
+        """While preemption is off in the guest, no other task may run there."""
+        return _Pin(self, task)
+
+    @property
+    def preempt_count(self) -> int:
+        """``preempt_count()`` of the CPU without the inverted need-resched bit."""
+        return int(self.computer.space.read_u32(self._preempt_count)) & ~_NO_RESCHED
+
+    @preempt_count.setter
+    def preempt_count(self, value: int) -> None:
+        inverted = self.computer.space.read_u32(self._preempt_count) & _NO_RESCHED
+        self.computer.space.write_u32(self._preempt_count, value | inverted)
+
+    def schedule_debug(self, task: Task) -> None:
+        """A task that goes to sleep with preemption off is reported, and gets it on again."""
+        if self._pinned is None and self.preempt_count:
+            self.on_schedule_bug(task)
+            self.preempt_count = 0
+
+    async def fault(self, task: Task, fault: PageFault) -> NoReturn:
+        """Python code that stands in for the kernel used an address that is not there, on behalf of
+        ``task``: the exception that the same code in C would have had. Raises TaskExit."""
+        await self.acquire(task)
+        await self.on_exception(task, Stop(Why.EXCEPTION, fault.address, PAGE_FAULT))
+        raise TaskExit(SIGKILL, oops=True)
+
+    async def synchronize_rcu(self) -> None:
+        """Wait until every task that is inside a read-side section now has left it. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._pinned is not None:
+            await self._unpinned.park()
+
+    def registers(self, task: Task) -> dict[str, int]:
+        """The registers of any task, also of one that does not run."""
+        if task is self._running:
+            return self.cpu.registers()
+        return self.cpu.registers_of(task.context)
+
+    def tick(self) -> None:
+        """Keep ``jiffies`` in the guest up to date."""
+        jiffies = self.clock.jiffies()
+        if jiffies != self._last_jiffies:
+            self._last_jiffies = jiffies
+            self.computer.space.write_u64(self._jiffies, jiffies)
+
+    def service_name(self, address: int) -> str:
+        """The name of the kernel function at ``address``."""
+        found = self.computer.symbols.lookup_address(address)
+        return found[0].name if found else ""
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Task]:
+        """All tasks but the idle one, oldest first (``for_each_process_thread``)."""
+        return iter([task for task in self._tasks.values() if task is not self.idle])
+
+    def find(self, pid: int) -> Task | None:
+        """``find_task_by_vpid``."""
+        return next((task for task in self if task.pid == pid), None)
+
+    def parent_pid(self, task: Task) -> int:
+        """The pid of ``real_parent``; 0 if it is no task of the guest."""
+        parent = self._tasks.get(int(task.struct.real_parent))
+        return parent.pid if parent else 0
+
+    def at(self, address: int) -> Task:
+        """The task whose task_struct is at ``address``. Raises OSError(ESRCH)."""
+        task = self._tasks.get(address)
+        if task is None:
+            raise OSError(errno.ESRCH, f"no task at {address:#x}")
+        return task
+
+    def _adopt_init_task(self) -> Task:
+        struct = self.computer.variable("struct task_struct", "init_task")
+        stack = self.computer.map_pages(self.computer.vmalloc_area, THREAD_SIZE)
+        struct.stack = stack
+        self.computer.space.write_u64(self._current_task, struct.address_)
+        task = Task(self, struct, stack)
+        self._tasks[task.address] = task
+        return task
+
+    def new_task(self, comm: str, pid: int, parent: Task | None, flags: int = 0) -> Task:
+        """``copy_process``: a task that does not run yet."""
+        space = self.computer.space
+        size = space.types.sizeof("struct task_struct")
+        struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
+        stack = (
+            self._stacks.pop()
+            if self._stacks
+            else self.computer.map_pages(self.computer.vmalloc_area, THREAD_SIZE)
+        )
+        struct.stack = stack
+        struct.pid = struct.tgid = pid
+        struct.flags = flags
+        struct.comm = comm.encode("utf-8", "surrogateescape")[:15]
+        struct.usage.refs.counter = 1
+        struct.real_parent = (parent or self.idle).address
+        space.list_add_tail(
+            struct.member_address_("tasks"), self.idle.struct.member_address_("tasks")
+        )
+        task = Task(self, struct, stack)
+        for hook in self.on_fork:
+            hook(task, parent)
+        self._tasks[task.address] = task
+        return task
+
+    def release_task(self, task: Task) -> None:
+        """The task has ended: off the list, its memory given back."""
+        task.struct.flags |= PF_EXITING
+        task.state = TaskState.DEAD
+        del self._tasks[task.address]
+        self.computer.space.list_del(task.struct.member_address_("tasks"))
+        if self._running is task:
+            self.switch_to(self.idle)
+        self._stacks.append(task.stack)
+        self.put_task_struct(task.struct)
+        task.ended.set()
+
+    def put_task_struct(self, struct: Struct) -> None:
+        """Give up a reference to a task_struct; the last one frees it."""
+        references = struct.usage.refs
+        references.counter -= 1
+        if not references.counter:
+            self._slab.free(struct.address_)
+
+    @asynccontextmanager
+    async def user_task(self, pid: int, comm: str) -> AsyncIterator[Task]:
+        """A process of the host inside the guest's kernel, for as long as its operation lasts."""
+        task = self.new_task(comm, pid, None)
+        token = _current.set(task)
+        try:
+            yield task
+        finally:
+            for hook in self.on_leave_kernel:
+                hook(task)
+            _current.reset(token)
+            self.release_task(task)
+
+    def create_kthread(
+        self, comm: str, main: Callable[[Task], Awaitable[int]], *, sleeping: bool = False
+    ) -> Task:
+        """``kthread_create``: a kernel thread that runs ``main``, once it is woken if ``sleeping``."""
+        self._next_kthread += 1
+        parent = self.kthreadd or self.idle
+        task = self.new_task(comm, self._next_kthread, parent, PF_KTHREAD)
+        if sleeping:
+            task.state = TaskState.UNINTERRUPTIBLE
+
+        async def root() -> None:
+            _current.set(task)
+            try:
+                if sleeping:
+                    await task.wait()
+                task.exit_code = await main(task)
+            except TaskExit as exit_:
+                task.exit_code = exit_.code
+            finally:
+                self.release_task(task)
+
+        self.nursery.start_soon(root, name=comm)
+        return task
+
+
+class _Pin:
+    def __init__(self, sched: Scheduler, task: Task) -> None:
+        self._sched, self._task = sched, task
+        self._mine = False
+
+    def __enter__(self) -> None:
+        if self._sched.preempt_count:
+            self._sched._pinned = self._task
+            self._mine = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            self._sched._pinned = None
+            self._sched._unpinned.unpark_all()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Python functions that stand in for functions of the kernel.
+
+A method marked with `service` is put behind a trap at the entry of the kernel function of that name.
+Its annotations tell how the argument registers are to be read; what it returns goes to RAX, and an
+OSError becomes ``-errno``. A plain method is served inside the trap and cannot wait; an ``async`` one
+runs on the guest task that called, which waits as long as the method does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import struct
+import typing
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Annotated, Any, TypeVar
+
+from machine.computer import Computer
+from machine.cpu import TRAP
+
+S32 = Annotated[int, "<i"]
+U32 = Annotated[int, "<I"]
+S64 = Annotated[int, "<q"]
+U64 = Annotated[int, "<Q"]
+Ptr = U64
+"""An address in the guest."""
+Bool = Annotated[int, "<B"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_ATTRIBUTE = "_kernel_functions"
+
+
+def service(*names: str) -> Callable[[_F], _F]:
+    """Mark a method as standing in for the kernel functions ``names``."""
+
+    def mark(method: _F) -> _F:
+        setattr(method, _ATTRIBUTE, names)
+        return method
+
+    return mark
+
+
+AsyncService = Callable[[], Awaitable[int | None]]
+
+
+class Services:
+    """All services of one machine, by the address of their trap."""
+
+    def __init__(self, computer: Computer) -> None:
+        self._computer = computer
+        self.bound: set[str] = set()
+        """Names of the kernel functions that Python stands in for."""
+        self.waiting: dict[int, AsyncService] = {}
+        """The ``async`` ones, by address: read their arguments and start them."""
+
+    def offer(self, provider: object) -> None:
+        """Bind every service that ``provider`` has and the kernel image has a place for."""
+        for name, method in _marked(provider):
+            address = self._computer.symbols.lookup(name)
+            if address is not None:
+                self._bind(name, address, method)
+
+    def _bind(self, name: str, address: int, method: Callable[..., Any]) -> None:
+        computer = self._computer
+        read_arguments = _argument_reader(computer, method)
+        if inspect.iscoroutinefunction(method):
+
+            def start() -> Awaitable[int | None]:
+                return _waiting(method, read_arguments())
+
+            self.waiting[address] = start
+            computer.cpu.set_trap(address, lambda: False)
+        else:
+
+            def serve() -> bool:
+                try:
+                    result = method(*read_arguments())
+                except OSError as error:
+                    result = -(error.errno or 0)
+                if result is not None:
+                    computer.cpu["rax"] = result
+                return True
+
+            computer.cpu.set_trap(address, serve)
+        computer.memory.write(address, TRAP)
+        computer.cpu.code_changed(address, len(TRAP))
+        self.bound.add(name)
+
+
+async def _waiting(method: Callable[..., Awaitable[Any]], arguments: tuple[int, ...]) -> int | None:
+    try:
+        result: int | None = await method(*arguments)
+    except OSError as error:
+        return -(error.errno or 0)
+    return result
+
+
+def _marked(provider: object) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for attribute, function in inspect.getmembers(type(provider), inspect.isfunction):
+        for name in getattr(function, _ATTRIBUTE, ()):
+            yield name, getattr(provider, attribute)
+
+
+def _argument_reader(
+    computer: Computer, method: Callable[..., Any]
+) -> Callable[[], tuple[int, ...]]:
+    """Read the arguments of a C function with the parameters that ``method`` is annotated with: the
+    upper half of a register that holds an ``int`` is undefined."""
+    hints = typing.get_type_hints(method, include_extras=True)
+    formats = [hints[name].__metadata__[0] for name in inspect.signature(method).parameters]
+    registers = struct.Struct("<6Q")
+    cut = struct.Struct("<" + "".join(f[1] + f"{8 - struct.calcsize(f)}x" for f in formats))
+    size, count = cut.size, len(formats)
+    if all(f == "<Q" for f in formats):
+        return lambda: computer.cpu.arguments(count)
+
+    def read() -> tuple[int, ...]:
+        values = computer.cpu.arguments(count)
+        packed = registers.pack(*values, *(0,) * (6 - count))
+        return cut.unpack(packed[:size])
+
+    return read

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Dynamic memory of the guest: kmalloc, caches, vmalloc, and who holds what.
+
+Small objects come from slabs of one page cut into equal parts, in the direct map, as in mm/slub.c; what
+is larger than half a page gets pages of its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from machine.computer import Computer
+from machine.kernel.service import U32, Ptr, U64, service
+from machine.memory import PAGE_OFFSET, PAGE_SIZE, page_align
+
+GFP_ZERO = 0x100
+ZERO_SIZE_PTR = 16
+"""What kmalloc(0) returns, include/linux/slab.h."""
+KMALLOC_MAX_SIZE = 4 << 20
+_SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048)
+_POISON_FREE = 0x6B
+
+
+class Allocation(NamedTuple):
+    """A live object: its size in bytes as asked for, the room it has, and who asked."""
+
+    size: int
+    room: int
+    owner: str
+
+
+class Slab:
+    """kmalloc and its kin. Addresses are of the direct map."""
+
+    def __init__(self, computer: Computer) -> None:
+        self._computer = computer
+        self._memory = computer.memory
+        self._free: dict[int, list[int]] = {size: [] for size in _SIZES}
+        self._live: dict[int, Allocation] = {}
+        self._vmalloced: dict[int, Allocation] = {}
+
+    # -- for services -----------------------------------------------------------------------------
+
+    def alloc(self, size: int, owner: str) -> int:
+        """Zeroed memory of ``size`` bytes. ``owner`` says who holds it. Raises MemoryError."""
+        if size > KMALLOC_MAX_SIZE:
+            raise MemoryError(f"kmalloc of {size:#x} bytes")
+        room = next((room for room in _SIZES if size <= room), 0)
+        if room:
+            address = self._from_slab(room)
+            self._memory.write(address, bytes(room))
+        else:
+            room = page_align(size)
+            address = PAGE_OFFSET + self._memory.alloc_pages(room)
+        self._live[address] = Allocation(size, room, owner)
+        return address
+
+    def _from_slab(self, room: int) -> int:
+        free = self._free[room]
+        if not free:
+            page = PAGE_OFFSET + self._memory.alloc_pages(PAGE_SIZE)
+            free.extend(range(page + (PAGE_SIZE // room - 1) * room, page - 1, -room))
+        return free.pop()
+
+    def free(self, address: int) -> bool:
+        """Give memory back. False: nothing is allocated there (a wild or double free)."""
+        if address <= ZERO_SIZE_PTR:
+            return True
+        allocation = self._live.pop(address, None)
+        if allocation is None:
+            return False
+        if allocation.room in self._free:
+            # Poisoned, so that a use after free shows.
+            self._memory.write(address, bytes([_POISON_FREE]) * allocation.room)
+            self._free[allocation.room].append(address)
+        else:
+            self._memory.free_pages(address - PAGE_OFFSET, allocation.room)
+        return True
+
+    def allocations(self) -> dict[int, Allocation]:
+        """Every live object by address: what a leak check looks at."""
+        return self._live | self._vmalloced
+
+    def vmalloc_bytes(self, size: int, owner: str) -> int:
+        """Zeroed pages of their own mapping, a guard page at each end. Raises MemoryError."""
+        address = self._computer.map_pages(self._computer.vmalloc_area, size)
+        self._vmalloced[address] = Allocation(size, page_align(size), owner)
+        return address
+
+    # -- for the guest ----------------------------------------------------------------------------
+
+    def _caller(self) -> str:
+        cpu = self._computer.cpu
+        address = self._computer.space.read_u64(cpu["rsp"])
+        found = self._computer.symbols.lookup_address(address)
+        if found is None:
+            return "?"
+        symbol, _, module = found
+        return f"{symbol.name} [{module}]" if module else symbol.name
+
+    def _kmalloc(self, size: int) -> int:
+        if not size:
+            return ZERO_SIZE_PTR
+        try:
+            return self.alloc(size, self._caller())
+        except MemoryError:
+            return 0
+
+    @service("__kmalloc")
+    def kmalloc(self, size: U64, _flags: U32) -> int:
+        return self._kmalloc(size)
+
+    @service("__kmalloc_node", "kvmalloc_node")
+    def kmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
+        return self._kmalloc(size)
+
+    @service("kmalloc_trace")
+    def kmalloc_trace(self, _cache: Ptr, _flags: U32, size: U64) -> int:
+        return self._kmalloc(size)
+
+    @service("krealloc")
+    def krealloc(self, address: Ptr, size: U64, _flags: U32) -> int:
+        if not size:
+            self.free(address)
+            return ZERO_SIZE_PTR
+        old = self._live.get(address)
+        new = self._kmalloc(size)
+        if new and old is not None:
+            self._memory.write(new, self._memory.read(address, min(size, old.size)))
+            self.free(address)
+        return new
+
+    @service("kfree", "kvfree")
+    def kfree(self, address: Ptr) -> None:
+        if address in self._vmalloced:
+            self.vfree(address)
+        else:
+            self.free(address)
+
+    @service("ksize", "__ksize")
+    def ksize(self, address: Ptr) -> int:
+        allocation = self._live.get(address)
+        return allocation.room if allocation else 0
+
+    @service("vmalloc", "vzalloc")
+    def vmalloc(self, size: U64) -> int:
+        try:
+            return self.vmalloc_bytes(size, self._caller()) if size else 0
+        except MemoryError:
+            return 0
+
+    @service("vfree")
+    def vfree(self, address: Ptr) -> None:
+        allocation = self._vmalloced.pop(address, None)
+        if allocation is not None:
+            area = self._computer.vmalloc_area
+            self._computer.unmap_pages(area, address, allocation.size)
+
+    @service("__get_free_pages")
+    def get_free_pages(self, _flags: U32, order: U32) -> int:
+        return self._kmalloc(PAGE_SIZE << order)
+
+    @service("free_pages")
+    def free_pages(self, address: Ptr, _order: U32) -> None:
+        self.free(address)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernel holds against itself, kernel/panic.c."""
+
+from __future__ import annotations
+
+import enum
+
+from machine.kernel.service import U32, service
+
+
+class Taint(enum.IntEnum):
+    """Bits of /proc/sys/kernel/tainted, Documentation/admin-guide/tainted-kernels.rst."""
+
+    PROPRIETARY_MODULE = 0
+    FORCED_MODULE = 1
+    CPU_OUT_OF_SPEC = 2
+    FORCED_RMMOD = 3
+    MACHINE_CHECK = 4
+    BAD_PAGE = 5
+    USER = 6
+    DIE = 7
+    OVERRIDDEN_ACPI_TABLE = 8
+    WARN = 9
+    CRAP = 10
+    FIRMWARE_WORKAROUND = 11
+    OOT_MODULE = 12
+    UNSIGNED_MODULE = 13
+    SOFTLOCKUP = 14
+    LIVEPATCH = 15
+    AUX = 16
+    RANDSTRUCT = 17
+
+
+_LETTERS = "PFSRMBUDAWCIOELKXT"
+_OF_MODULES = {
+    Taint.PROPRIETARY_MODULE, Taint.FORCED_MODULE, Taint.CRAP, Taint.OOT_MODULE,
+    Taint.UNSIGNED_MODULE, Taint.LIVEPATCH, Taint.AUX,
+}  # fmt: skip
+
+
+class Tainted:
+    """The taint of one kernel. It never goes away."""
+
+    def __init__(self) -> None:
+        self.mask = 0
+
+    def add(self, flag: int) -> None:
+        """``add_taint``."""
+        self.mask |= 1 << flag
+
+    @service("add_taint")
+    def add_taint(self, flag: U32, _lockdep_ok: U32) -> None:
+        self.add(flag)
+
+    def __str__(self) -> str:
+        """``print_tainted``: what a report has behind ``Comm:``."""
+        if not self.mask:
+            return "Not tainted"
+        letters = "".join(
+            letter if self.mask >> bit & 1 else ("G" if letter == "P" else " ")
+            for bit, letter in enumerate(_LETTERS)
+        )
+        return f"Tainted: {letters}"
+
+
+def module_taint_letters(mask: int) -> str:
+    """``module_flags_taint``: the letters that a module shows."""
+    return "".join(
+        letter
+        for bit, letter in enumerate(_LETTERS)
+        if mask >> bit & 1 and Taint(bit) in _OF_MODULES
+    )

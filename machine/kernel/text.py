@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Changing kernel text under running tasks, arch/x86/kernel/alternative.c.
+
+A site is first made an int3, then its tail is written, then its first byte. Between the steps the other
+tasks run; one that hits the int3 gets the effect of the new instruction by emulation.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from machine.computer import Computer
+from machine.cpu import Stop
+from machine.kernel.sched import Scheduler, Task
+
+CALL_SIZE = 5
+CALL, JMP, INT3 = 0xE8, 0xE9, 0xCC
+NOP5 = bytes.fromhex("0f1f440000")
+"""``nopl 0(%rax,%rax,1)``: what stands at a call site that nothing traces."""
+
+
+def call_to(site: int, target: int) -> bytes:
+    """``call target`` at ``site``."""
+    return struct.pack("<Bi", CALL, target - (site + CALL_SIZE))
+
+
+def jump_to(site: int, target: int) -> bytes:
+    """``jmp target`` at ``site``."""
+    return struct.pack("<Bi", JMP, target - (site + CALL_SIZE))
+
+
+def target_of(site: int, instruction: bytes) -> int | None:
+    """Where a 5-byte call or jump at ``site`` goes; None if it is neither."""
+    if instruction[0] not in (CALL, JMP):
+        return None
+    return int(site + CALL_SIZE + struct.unpack("<i", instruction[1:CALL_SIZE])[0])
+
+
+class Text:
+    """The one way in which kernel text is changed."""
+
+    def __init__(self, computer: Computer, sched: Scheduler) -> None:
+        self._computer = computer
+        self._sched = sched
+        self._poking: dict[int, bytes] = {}
+
+    def read(self, site: int, size: int = CALL_SIZE) -> bytes:
+        """The bytes that stand at ``site``."""
+        return self._computer.memory.read(site, size)
+
+    def poke_early(self, site: int, code: bytes) -> None:
+        """Write text that no task can be running (``text_poke_early``)."""
+        self._computer.memory.write(site, code)
+        self._computer.cpu.code_changed(site, len(code))
+
+    async def poke_bp(self, changes: Sequence[tuple[int, bytes]]) -> None:
+        """``text_poke_bp_batch``: put 5-byte instructions in place of others, each at once for every
+        task. A checkpoint, three times, however many the changes are."""
+        while self._poking:  # text_mutex
+            await self._sched.synchronize_rcu()
+        self._poking = dict(changes)
+        try:
+            for site, _ in changes:
+                self.poke_early(site, bytes([INT3]))
+            await self._sched.synchronize_rcu()
+            for site, code in changes:
+                self.poke_early(site + 1, code[1:])
+            await self._sched.synchronize_rcu()
+            for site, code in changes:
+                self.poke_early(site, code[:1])
+            await self._sched.synchronize_rcu()
+        finally:
+            self._poking = {}
+
+    def handle_int3(self, task: Task, _stop: Stop) -> bool:
+        """``poke_int3_handler``: let a task that hit the int3 of a change in progress do what the new
+        instruction does. False if the int3 is not ours."""
+        cpu = self._computer.cpu
+        site = cpu["rip"] - 1
+        code = self._poking.get(site)
+        if code is None:
+            # The change may have ended since the processor met the int3.
+            if self.read(site, 1)[0] == INT3:
+                return False
+            cpu["rip"] = site
+            return True
+        target = target_of(site, code)
+        if target is not None and code[0] == CALL:
+            cpu["rsp"] -= 8
+            self._computer.space.write_u64(cpu["rsp"], site + CALL_SIZE)
+        cpu["rip"] = site + CALL_SIZE if target is None else target
+        return True

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Exceptions of guest code: breakpoints, WARN and BUG, and the Oops for everything else.
+
+arch/x86/kernel/traps.c, arch/x86/kernel/dumpstack.c, arch/x86/mm/fault.c, lib/bug.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from machine import disasm
+from machine.computer import Computer
+from machine.cpu import Stop
+from machine.kernel import printk as log
+from machine.kernel.printk import Printk
+from machine.kernel.sched import THREAD_SIZE, Scheduler, Task, TaskExit
+from machine.kernel.service import Ptr, service
+from machine.kernel.stacktrace import StackTrace
+from machine.kernel.taint import Taint, Tainted
+from machine.kernel.text import Text
+from machine.kernel.vsprintf import text as as_text
+from machine.memory import PAGE_SIZE, PRESENT, WRITE, PageFault
+
+BREAKPOINT, INVALID_OPCODE, GENERAL_PROTECTION, PAGE_FAULT = 3, 6, 13, 14
+UD2 = b"\x0f\x0b"
+BUGFLAG_WARNING, BUGFLAG_ONCE, BUGFLAG_DONE, BUGFLAG_NO_CUT_HERE = 1, 2, 4, 8
+CUT_HERE = "------------[ cut here ]------------"
+END_TRACE = "---[ end trace 0000000000000000 ]---"
+
+_TITLES = {
+    0: "divide error", BREAKPOINT: "int3", 4: "overflow", 5: "bounds",
+    INVALID_OPCODE: "invalid opcode", 8: "double fault", GENERAL_PROTECTION: "general protection fault",
+}  # fmt: skip
+_PF_PROT, _PF_WRITE, _PF_INSTR = 1, 2, 16
+_CODE_BEFORE, _CODE_BYTES = 42, 64
+
+
+class Traps:
+    """Deals with the exceptions of all tasks of one machine."""
+
+    def __init__(
+        self,
+        computer: Computer,
+        sched: Scheduler,
+        printk: Printk,
+        text: Text,
+        stack: StackTrace,
+        tainted: Tainted,
+    ) -> None:
+        self._computer = computer
+        self._cpu = computer.cpu
+        self._sched = sched
+        self._printk = printk
+        self._text = text
+        self._stack = stack
+        self._tainted = tainted
+        self._die_counter = 0
+        self.modules_linked_in: Callable[[], str] = str
+        """The line that names the modules; set by the module loader."""
+        self.bug_tables: list[tuple[int, int]] = []
+        """Start and end of every ``__bug_table``, the kernel's and the modules'."""
+        sched.on_exception = self.handle
+        first = computer.symbols.lookup("__start___bug_table")
+        last = computer.symbols.lookup("__stop___bug_table")
+        if first and last:
+            self.bug_tables.append((first, last))
+
+    async def handle(self, task: Task, stop: Stop) -> None:
+        """Let the task run on if the exception is one that the kernel uses; else report an Oops and
+        end the task (TaskExit)."""
+        if stop.vector == BREAKPOINT and self._text.handle_int3(task, stop):
+            return
+        if stop.vector == INVALID_OPCODE and self._report_bug(task):
+            return
+        self._oops(task, stop)
+        raise TaskExit(9, oops=True)  # SIGKILL
+
+    # -- WARN and BUG -----------------------------------------------------------------------------
+
+    def _find_bug(self, address: int) -> tuple[int, str, int, int] | None:
+        """The entry for the ud2 at ``address``: its own address, file, line and flags."""
+        space = self._computer.space
+        size, flags_at = 12, 10  # bug_addr_disp, file_disp: s32; line, flags: u16
+        for start, end in self.bug_tables:
+            for entry in range(start, end, size):
+                if (entry + space.read_s32(entry)) & (1 << 64) - 1 == address:
+                    file = space.read_string(
+                        (entry + 4 + space.read_s32(entry + 4)) & (1 << 64) - 1
+                    )
+                    line = int.from_bytes(self._computer.memory.read(entry + 8, 2), "little")
+                    flags = int.from_bytes(self._computer.memory.read(entry + flags_at, 2), "little")
+                    return entry + flags_at, file, line, flags
+        return None
+
+    def _report_bug(self, task: Task) -> bool:
+        """``report_bug``: True for a WARN, after which the task goes on behind the ud2."""
+        rip = self._cpu["rip"]
+        try:
+            if self._computer.memory.read(rip, 2) != UD2:
+                return False
+        except PageFault:
+            return False
+        bug = self._find_bug(rip)
+        if bug is None:
+            return False
+        flags_address, file, line, flags = bug
+        if not flags & BUGFLAG_WARNING:
+            self._say(CUT_HERE)
+            self._say(f"kernel BUG at {file}:{line}!", log.CRIT)
+            return False
+        once = flags & BUGFLAG_ONCE
+        if not (once and flags & BUGFLAG_DONE):
+            if once:
+                self._computer.memory.write(
+                    flags_address, (flags | BUGFLAG_DONE).to_bytes(2, "little")
+                )
+            if not flags & BUGFLAG_NO_CUT_HERE:
+                self._say(CUT_HERE)
+            where = self._computer.symbols.sprint_symbol(rip)
+            self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}")
+            self._tainted.add(Taint.WARN)
+            self._say(self.modules_linked_in())
+            self._registers_and_trace(task)
+            self._say(END_TRACE)
+        self._cpu["rip"] = rip + len(UD2)
+        return True
+
+    def warn(self, file: str, line: int, condition: str) -> None:
+        """``WARN_ON`` of a kernel service that is written in Python."""
+        task = self._sched.current
+        self._say(CUT_HERE)
+        self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {condition}")
+        self._tainted.add(Taint.WARN)
+        self._say(self.modules_linked_in())
+        self._say(self._cpu_line(task))
+        self._say(END_TRACE)
+
+    # -- Oops -------------------------------------------------------------------------------------
+
+    def _say(self, line: str, level: int = log.WARNING) -> None:
+        self._printk(level, line)
+
+    def _cpu_line(self, task: Task) -> str:
+        release = self._computer.image.release
+        return f"CPU: 0 PID: {task.pid} Comm: {task.comm} {self._tainted} {release} #1"
+
+    def _oops(self, task: Task, stop: Stop) -> None:
+        self._die_counter += 1
+        error_code = 0
+        if stop.vector == PAGE_FAULT:
+            error_code = self._page_fault_code(stop.address)
+            self._say_page_fault(task, stop.address, error_code)
+            title = "Oops"
+        else:
+            title = _TITLES.get(stop.vector, f"exception {stop.vector}")
+        self._say(f"{title}: {error_code:04x} [#{self._die_counter}] PREEMPT", log.EMERG)
+        self._registers_and_trace(task)
+        self._say(self.modules_linked_in())
+        if stop.vector == PAGE_FAULT:
+            self._say(f"CR2: {stop.address:016x}")
+        self._say(END_TRACE)
+        self._tainted.add(Taint.DIE)
+
+    def _page_fault_code(self, address: int) -> int:
+        entry = self._computer.memory.entry(address)
+        code = _PF_PROT if entry & PRESENT else 0
+        rip = self._cpu["rip"]
+        if address == rip or rip < address < rip + 15 and address % PAGE_SIZE == 0:
+            return code | _PF_INSTR
+        if entry & PRESENT:
+            return code | (0 if entry & WRITE else _PF_WRITE)
+        try:
+            return code | (_PF_WRITE if disasm.writes_memory(self._code(rip, 15)) else 0)
+        except PageFault:
+            return code | _PF_INSTR
+
+    def _say_page_fault(self, task: Task, address: int, code: int) -> None:
+        if task.stack - PAGE_SIZE <= address < task.stack:
+            self._say(f"BUG: kernel stack guard page was hit at {address:016x}", log.EMERG)
+            self._say(f"stack: {task.stack:016x}..{task.stack + THREAD_SIZE:016x}", log.EMERG)
+        elif address < PAGE_SIZE:
+            self._say(
+                f"BUG: kernel NULL pointer dereference, address: {address:016x}", log.ALERT
+            )
+        else:
+            self._say(f"BUG: unable to handle page fault for address: {address:016x}", log.ALERT)
+        access = "instruction fetch" if code & _PF_INSTR else ("write" if code & _PF_WRITE else "read")
+        self._say(
+            f"#PF: supervisor {access if code & _PF_INSTR else access + ' access'} in kernel mode",
+            log.ALERT,
+        )
+        why = "permissions violation" if code & _PF_PROT else "not-present page"
+        self._say(f"#PF: error_code({code:#06x}) - {why}", log.ALERT)
+
+    def _code(self, rip: int, size: int) -> bytes:
+        code = b""
+        while len(code) < size:
+            try:
+                code += self._computer.memory.read(rip + len(code), 1)
+            except PageFault:
+                if not code:
+                    raise
+                break
+        return code
+
+    def _code_line(self, rip: int) -> str:
+        """The bytes around RIP, the one at RIP in angle brackets."""
+        try:
+            before = self._computer.memory.read(rip - _CODE_BEFORE, _CODE_BEFORE)
+            here = self._code(rip, _CODE_BYTES - _CODE_BEFORE)
+        except PageFault:
+            return f"Code: Unable to access opcode bytes at {rip - _CODE_BEFORE:#x}."
+        words = [f"{byte:02x}" for byte in before + here]
+        words[_CODE_BEFORE] = f"<{words[_CODE_BEFORE]}>"
+        return "Code: " + " ".join(words)
+
+    def _registers_and_trace(self, task: Task) -> None:
+        r = self._cpu.registers()
+        symbols = self._computer.symbols
+        self._say(self._cpu_line(task))
+        self._say(f"RIP: 0010:{symbols.sprint_symbol(r['rip'])}")
+        self._say(self._code_line(r["rip"]))
+        self._say(f"RSP: 0018:{r['rsp']:016x} EFLAGS: {r['eflags']:08x}")
+        for names in (
+            ("rax", "rbx", "rcx"),
+            ("rdx", "rsi", "rdi"),
+            ("rbp", "r8", "r9"),
+            ("r10", "r11", "r12"),
+            ("r13", "r14", "r15"),
+        ):
+            self._say(" ".join(f"{name.upper():>3}: {r[name]:016x}" for name in names))
+        self._say("Call Trace:")
+        self._say(" <TASK>")
+        for address in list(self._stack.walk(task, r))[1:]:
+            if address and address != self._sched.guest_return:
+                self._say(f" {symbols.sprint_symbol(address)}")
+        self._say(" </TASK>")
+
+    @service("dump_stack")
+    def dump_stack(self) -> None:
+        task = self._sched.current
+        self._say(self._cpu_line(task))
+        self._say("Call Trace:")
+        self._say(" <TASK>")
+        for address in self._stack.walk(task):
+            if address and address != self._sched.guest_return:
+                self._say(f" {self._computer.symbols.sprint_symbol(address)}")
+        self._say(" </TASK>")
+
+    @service("panic")
+    async def panic(self, fmt: Ptr) -> None:
+        message = as_text(self._computer.memory.read(fmt, 64)).split("\0")[0].rstrip("\n")
+        self._say(f"Kernel panic - not syncing: {message}", log.EMERG)
+        raise TaskExit(errno.EIO, oops=True)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Text that guest code formats: format strings and their va_list go through the guest's own vscnprintf."""
+
+from __future__ import annotations
+
+import struct
+
+from machine.computer import Computer
+from machine.kernel.sched import Task
+
+LOG_LINE_MAX = 1024
+"""The longest text of one printk, kernel/printk/printk.c."""
+
+
+def text(data: bytes) -> str:
+    """Bytes of the guest as text; any byte survives the way there and back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+async def vscnprintf(
+    computer: Computer, task: Task, fmt: int, va_list: int, limit: int = LOG_LINE_MAX
+) -> bytes:
+    """Format in the guest, in a buffer below the task's stack pointer; at most ``limit - 1`` bytes."""
+    computer.cpu["rsp"] -= limit  # `Task.call` restores it
+    buffer = computer.cpu["rsp"]
+    try:
+        length = await task.call(computer.symbol("vscnprintf"), buffer, limit, fmt, va_list)
+        return computer.memory.read(buffer, length & 0xFFFFFFFF)
+    finally:
+        computer.cpu["rsp"] += limit
+
+
+async def vscnprintf_here(
+    computer: Computer, task: Task, fmt: int, fixed: int, limit: int = LOG_LINE_MAX
+) -> bytes:
+    """Format what a variadic function was given that has just been entered and has ``fixed`` named
+    arguments, all of them integers, ``fmt`` among them; at most ``limit - 1`` bytes.
+
+    The registers and the va_list go to the stack, where the function's own prologue would put them.
+    """
+    cpu = computer.cpu
+    entered = cpu["rsp"]
+    save_area = entered - 48
+    va_list = save_area - 24
+    computer.memory.write(save_area, struct.pack("<6Q", *cpu.arguments(6)))
+    computer.memory.write(va_list, struct.pack("<IIQQ", 8 * fixed, 48, entered + 8, save_area))
+    cpu["rsp"] = va_list
+    try:
+        return await vscnprintf(computer, task, fmt, va_list, limit)
+    finally:
+        cpu["rsp"] = entered

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine's RAM and the page tables in it.
+
+The page tables are the only truth about what is mapped where: the emulated CPU walks them, and so
+does this module (with a cache of its own, which every change of a mapping empties).
+The address space is Linux's, Documentation/x86/x86_64/mm.rst.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable
+
+from machine.extents import Extents
+
+PAGE_SIZE = 4096
+LARGE_PAGE = 2 << 20
+
+PAGE_OFFSET = 0xFFFF888000000000
+VMALLOC_START, VMALLOC_END = 0xFFFFC90000000000, 0xFFFFC91000000000
+START_KERNEL_MAP = 0xFFFFFFFF81000000
+MODULES_VADDR, MODULES_END = 0xFFFFFFFFA0000000, 0xFFFFFFFFFF000000
+
+PRESENT, WRITE, LARGE, NX = 1, 2, 0x80, 1 << 63
+_FRAME = 0x000FFFFFFFFFF000
+_FIRST_PAGE = 0x100000  # below it, a PC has holes
+_ENTRY = struct.Struct("<Q")
+
+
+class PageFault(Exception):
+    """An address with no mapping was used from Python. ``address`` is the first such byte."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(f"no page at {address:#018x}")
+        self.address = address
+
+
+class Memory:
+    """RAM of ``size`` bytes and one kernel address space over it.
+
+    ``read`` and ``write`` take virtual addresses and are not bound by page protection: they are the
+    hand of the kernel service that knows what it does. Guest code is bound by it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.ram = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._pages = Extents(_FIRST_PAGE, size)
+        self._frames: dict[int, int] = {}
+        self.flush_tlb: Callable[[], None] = lambda: None
+        self.cr3 = self._alloc_table()
+        self.map(PAGE_OFFSET, 0, size, writable=True)
+
+    # -- physical pages ---------------------------------------------------------------------------
+
+    @property
+    def free_bytes(self) -> int:
+        """RAM that nothing uses, in bytes."""
+        return self._pages.available
+
+    def alloc_pages(self, size: int, align: int = PAGE_SIZE) -> int:
+        """Take physically contiguous zeroed pages of ``size`` bytes in all; returns the physical
+        address. Raises MemoryError when there are none."""
+        size = page_align(size)
+        paddr = self._pages.alloc(size, align)
+        self.ram[paddr : paddr + size] = bytes(size)
+        return paddr
+
+    def reserve(self, paddr: int, size: int) -> None:
+        """Keep a range of physical memory from ever being handed out (for the kernel image)."""
+        self._pages.reserve(paddr, page_align(size))
+
+    def free_pages(self, paddr: int, size: int) -> None:
+        """Give physical pages back."""
+        self._pages.free(paddr, page_align(size))
+
+    # -- page tables ------------------------------------------------------------------------------
+
+    def _alloc_table(self) -> int:
+        paddr = self._pages.alloc(PAGE_SIZE, PAGE_SIZE)
+        self.ram[paddr : paddr + PAGE_SIZE] = bytes(PAGE_SIZE)
+        return paddr
+
+    def _slot(self, vaddr: int, level: int, create: bool) -> int | None:
+        """Physical address of the entry for ``vaddr`` at ``level`` (1: 4 KiB, 2: 2 MiB pages)."""
+        table = self.cr3
+        for at in (4, 3, 2, 1):
+            slot = table + ((vaddr >> (12 + 9 * (at - 1))) & 511) * 8
+            if at == level:
+                return slot
+            (entry,) = _ENTRY.unpack_from(self.ram, slot)
+            if entry & PRESENT and entry & LARGE and at == 2:
+                if not create:
+                    return None
+                entry = self._split(slot, entry)
+            if not entry & PRESENT:
+                if not create:
+                    return None
+                entry = self._alloc_table() | PRESENT | WRITE
+                _ENTRY.pack_into(self.ram, slot, entry)
+            table = entry & _FRAME
+        raise AssertionError("level is 1 or 2")
+
+    def _split(self, slot: int, entry: int) -> int:
+        """Turn one 2 MiB page into 512 of 4 KiB with the same protection."""
+        table = self._alloc_table()
+        first, bits = entry & _FRAME & ~(LARGE_PAGE - 1), entry & (NX | WRITE | PRESENT)
+        for i in range(512):
+            _ENTRY.pack_into(self.ram, table + i * 8, (first + i * PAGE_SIZE) | bits)
+        entry = table | PRESENT | WRITE
+        _ENTRY.pack_into(self.ram, slot, entry)
+        return entry
+
+    def map(
+        self,
+        vaddr: int,
+        paddr: int,
+        size: int,
+        *,
+        writable: bool = False,
+        executable: bool = False,
+    ) -> None:
+        """Map ``size`` bytes (rounded up to pages) at ``vaddr`` to physical ``paddr``."""
+        bits = PRESENT | (WRITE if writable else 0) | (0 if executable else NX)
+        end = vaddr + page_align(size)
+        while vaddr < end:
+            large = not (vaddr | paddr) % LARGE_PAGE and end - vaddr >= LARGE_PAGE
+            slot = self._slot(vaddr, 2 if large else 1, create=True)
+            assert slot is not None
+            _ENTRY.pack_into(self.ram, slot, paddr | bits | (LARGE if large else 0))
+            step = LARGE_PAGE if large else PAGE_SIZE
+            vaddr, paddr = vaddr + step, paddr + step
+        self._changed()
+
+    def unmap(self, vaddr: int, size: int) -> None:
+        """Take 4 KiB mappings away; where there are none, nothing happens."""
+        for page in range(vaddr, vaddr + page_align(size), PAGE_SIZE):
+            slot = self._slot(page, 1, create=False)
+            if slot is not None:
+                _ENTRY.pack_into(self.ram, slot, 0)
+        self._changed()
+
+    def protect(self, vaddr: int, size: int, *, writable: bool, executable: bool) -> None:
+        """Change the protection of mapped pages (``set_memory_ro`` and its kin)."""
+        first = vaddr & -PAGE_SIZE
+        for page in range(first, page_align(vaddr + size), PAGE_SIZE):
+            self.map(
+                page, self.translate(page), PAGE_SIZE, writable=writable, executable=executable
+            )
+
+    def _changed(self) -> None:
+        self._frames.clear()
+        self.flush_tlb()
+
+    def entry(self, vaddr: int) -> int:
+        """The page-table entry that maps ``vaddr`` (0: none): frame and protection bits."""
+        for level in (2, 1):
+            slot = self._slot(vaddr, level, create=False)
+            if slot is not None:
+                (entry,) = _ENTRY.unpack_from(self.ram, slot)
+                if not entry & PRESENT:
+                    return 0
+                if level == 1 or entry & LARGE:
+                    return int(entry)
+        return 0
+
+    def translate(self, vaddr: int) -> int:
+        """The physical address behind ``vaddr``. Raises PageFault."""
+        page = vaddr >> 12
+        frame = self._frames.get(page)
+        if frame is None:
+            entry = self.entry(vaddr)
+            if not entry:
+                raise PageFault(vaddr)
+            frame = entry & _FRAME
+            if entry & LARGE:
+                frame = (frame & ~(LARGE_PAGE - 1)) | (vaddr & (LARGE_PAGE - 1) & -PAGE_SIZE)
+            self._frames[page] = frame
+        return frame | (vaddr & (PAGE_SIZE - 1))
+
+    # -- access -----------------------------------------------------------------------------------
+
+    def read(self, vaddr: int, size: int) -> bytes:
+        """``size`` bytes at a virtual address. Raises PageFault."""
+        paddr = self.translate(vaddr)
+        room = PAGE_SIZE - (vaddr & (PAGE_SIZE - 1))
+        if size <= room:
+            return self.ram[paddr : paddr + size]
+        parts = [self.ram[paddr : paddr + room]]
+        while room < size:
+            paddr, take = self.translate(vaddr + room), min(PAGE_SIZE, size - room)
+            parts.append(self.ram[paddr : paddr + take])
+            room += take
+        return b"".join(parts)
+
+    def write(self, vaddr: int, data: bytes) -> None:
+        """Store ``data`` at a virtual address. Raises PageFault, before anything is written in the
+        page that is missing."""
+        done, size = 0, len(data)
+        while done < size:
+            at = vaddr + done
+            paddr = self.translate(at)
+            take = min(PAGE_SIZE - (at & (PAGE_SIZE - 1)), size - done)
+            self.ram[paddr : paddr + take] = data[done : done + take]
+            done += take
+
+
+def page_align(size: int) -> int:
+    """``size`` rounded up to whole pages."""
+    return (size + PAGE_SIZE - 1) & -PAGE_SIZE

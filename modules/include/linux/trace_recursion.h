@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef _LINUX_TRACE_RECURSION_H
+#define _LINUX_TRACE_RECURSION_H
+
+#include <linux/preempt.h>
+#include <linux/sched.h>
+
+/*
+ * current->trace_recursion has four bits for the callbacks and four for ftrace_ops_list_func(): one for
+ * each context that can interrupt another (NMI, interrupt, softirq, task).
+ */
+#define TRACE_CONTEXT_BITS 4
+#define TRACE_FTRACE_START 0
+#define TRACE_LIST_START (TRACE_FTRACE_START + TRACE_CONTEXT_BITS)
+
+static __always_inline int trace_get_context_bit(void)
+{
+	if (in_nmi())
+		return 0;
+	if (in_hardirq())
+		return 1;
+	return in_serving_softirq() ? 2 : 3;
+}
+
+static __always_inline int trace_test_and_set_recursion(unsigned long ip, unsigned long pip,
+							int start)
+{
+	int bit = start + trace_get_context_bit();
+
+	if (current->trace_recursion & (1UL << bit))
+		return -1;
+	current->trace_recursion |= 1UL << bit;
+	barrier();
+	preempt_disable_notrace();
+	return bit;
+}
+
+static __always_inline void trace_clear_recursion(int bit)
+{
+	preempt_enable_notrace();
+	barrier();
+	current->trace_recursion &= ~(1UL << bit);
+}
+
+/* Negative if the caller is being traced by itself: then it must do nothing. */
+static __always_inline int ftrace_test_recursion_trylock(unsigned long ip, unsigned long parent_ip)
+{
+	return trace_test_and_set_recursion(ip, parent_ip, TRACE_FTRACE_START);
+}
+
+static __always_inline void ftrace_test_recursion_unlock(int bit)
+{
+	trace_clear_recursion(bit);
+}
+
+#endif

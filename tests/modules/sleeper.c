@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* A kthread that sleeps inside sleeper_nap() until "wake" is set. */
+#include <linux/delay.h>
+#include <linux/kthread.h>
+#include <linux/module.h>
+
+static bool wake;
+module_param(wake, bool, 0644);
+static int naps;
+module_param(naps, int, 0444);
+
+noinline void sleeper_nap(void);
+noinline void sleeper_nap(void)
+{
+	while (!wake && !kthread_should_stop())
+		msleep(100);
+	naps++;
+}
+
+static int run(void *data)
+{
+	sleeper_nap();
+	while (!kthread_should_stop())
+		msleep(100);
+	return 0;
+}
+
+static struct task_struct *task;
+
+static int __init sleeper_init(void)
+{
+	task = kthread_run(run, NULL, "sleeper");
+	return PTR_ERR_OR_ZERO(task);
+}
+
+static void __exit sleeper_exit(void)
+{
+	kthread_stop(task);
+}
+
+module_init(sleeper_init);
+module_exit(sleeper_exit);
+MODULE_LICENSE("GPL");
