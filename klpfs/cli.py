@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,20 +24,13 @@ _INSMOD_ERRORS = {
 """What insmod(8) says of an errno (``mod_strerror`` of kmod)."""
 
 
-class Size(click.ParamType):
+def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
     """Bytes, with K, M or G behind the number."""
-
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        text = str(value).lower().removesuffix("ib").removesuffix("b")
-        factor = _SIZES.get(text[-1:], 1)
-        number = text.rstrip("kmg")
-        if not number.isdecimal():
-            self.fail(f"{value!r} is not a size; 256M is one", param, ctx)
-        return int(number) * factor
+    lower = text.lower().removesuffix("ib").removesuffix("b")
+    number = lower.rstrip("kmg")
+    if not number.isdecimal() or len(lower) - len(number) > 1:
+        raise click.BadParameter(f"{text!r} is not a size; 256M is one")
+    return int(number) * _SIZES.get(lower[-1], 1)
 
 
 @contextmanager
@@ -75,8 +68,12 @@ def main() -> None:
 @main.command()
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("--kernel", default="embedded", show_default=True, metavar="embedded", help="Which.")
-@click.option("--memory", type=Size(), default="256M", show_default=True, help="RAM of the machine.")
-@click.option("--virtual-time", is_flag=True, help="Time stands still until machine/clock moves it.")
+@click.option(
+    "--memory", type=Size(), default="256M", show_default=True, help="RAM of the machine."
+)
+@click.option(
+    "--virtual-time", is_flag=True, help="Time stands still until machine/clock moves it."
+)
 @click.option("--foreground", is_flag=True, help="Serve in this process, until it is unmounted.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; file modes decide.")
 @click.option(
@@ -111,7 +108,7 @@ def mount(
         )
 
 
-def _say_progress() -> daemon.Progress | None:
+def _say_progress() -> Callable[[str], None] | None:
     """Somebody who watches sees what is compiled; nobody else does."""
     if not sys.stderr.isatty():
         return None
@@ -130,7 +127,9 @@ def umount(mountpoint: Path, lazy: bool) -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("parameters", nargs=-1)
-@click.option("-f", "--force", is_flag=True, help="Load it even if it was built for another kernel.")
+@click.option(
+    "-f", "--force", is_flag=True, help="Load it even if it was built for another kernel."
+)
 @_takes_machine
 @click.pass_context
 def insmod(ctx: click.Context, file: Path, parameters: tuple[str, ...], force: bool) -> None:

@@ -34,7 +34,9 @@ def find_machine(given: str | None) -> Path:
         raise NoMachine("no machine is mounted; klpfs mount DIRECTORY")
     if len(mounts) > 1:
         names = ", ".join(str(mount) for mount in mounts)
-        raise NoMachine(f"several machines are mounted ({names}); say which with -m or $KLPFS_MOUNT")
+        raise NoMachine(
+            f"several machines are mounted ({names}); say which with -m or $KLPFS_MOUNT"
+        )
     return mounts[0]
 
 
@@ -63,7 +65,11 @@ def insmod(
 def _quoted(parameter: str) -> str:
     """A parameter whose value has blanks, as insmod(8) hands it over."""
     name, equals, value = parameter.partition("=")
-    return f'{name}="{value}"' if equals and re.search(r"\s", value) and '"' not in value else parameter
+    return (
+        f'{name}="{value}"'
+        if equals and re.search(r"\s", value) and '"' not in value
+        else parameter
+    )
 
 
 def rmmod(machine: Path, name: str, *, force: bool = False) -> None:

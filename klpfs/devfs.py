@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``dev/kmsg``: the log, a record for each read. Documentation/ABI/testing/dev-kmsg, kernel/printk/printk.c."""
+"""``dev/kmsg``: the log, a record for each read. Documentation/ABI/testing/dev-kmsg,
+kernel/printk/printk.c."""
 
 from __future__ import annotations
 

@@ -84,11 +84,12 @@ def attributes(node: Node) -> pyfuse3.EntryAttributes:
 class Open:
     """An open file: its handle, and who opened it."""
 
-    __slots__ = ("caller", "handle", "waiter")
+    __slots__ = ("caller", "flushes", "handle", "waiter")
 
     def __init__(self, handle: Handle, caller: Caller) -> None:
         self.handle = handle
         self.caller = caller
+        self.flushes = type(handle).flush is not Handle.flush
         self.waiter: pyfuse3.PollHandle | None = None
 
     def notify(self) -> None:
@@ -360,6 +361,8 @@ class FileSystem(pyfuse3.Operations):
     @answers
     async def flush(self, fh: int) -> None:
         file = self._open[fh]
+        if not file.flushes:  # most, and every close(2) comes here
+            return
         try:
             with self._interrupts.operation(file.caller.pid, file.handle.node.ino):
                 await file.handle.flush(file.caller)

@@ -192,4 +192,3 @@ def machinefs(kernel: Kernel) -> Directory:
     )
     root.add("pid", text_file(lambda: f"{os.getpid()}\n"))
     return root
-

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Awaitable, Callable, Iterable
 
 from klpfs.guest import inside
-from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile, Show
+from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile
 from machine.kernel.kernel import Kernel
 from machine.kernel.proc import ProcEntry
 from machine.kernel.sched import Task
@@ -111,14 +111,14 @@ class Procfs:
             await kernel.ftrace.set_enabled(bool(value))
 
         directory.add("tainted", self._number(lambda: kernel.tainted.mask, set_tainted))
-        directory.add("ftrace_enabled", self._number(lambda: int(kernel.ftrace.enabled), set_ftrace))
+        directory.add(
+            "ftrace_enabled", self._number(lambda: int(kernel.ftrace.enabled), set_ftrace)
+        )
         directory.add("osrelease", text_file(lambda: f"{kernel.image.release}\n"))
         directory.add("ostype", text_file(lambda: "Linux\n"))
 
     def _number(self, get: Callable[[], int], set_: Callable[[int], Awaitable[None]]) -> ProcFile:
         """``proc_dointvec``: a decimal number, with blanks around it."""
-        show: Show
-
         async def show(_caller: Caller) -> bytes:
             return f"{get()}\n".encode()
 

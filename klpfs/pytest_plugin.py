@@ -92,7 +92,9 @@ class Machine:
         end = time.monotonic() + _WAIT_SECONDS
         while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"{what} did not come true; the log:\n" + "\n".join(self.dmesg()))
+                raise TimeoutError(
+                    f"{what} did not come true; the log:\n" + "\n".join(self.dmesg())
+                )
             time.sleep(_POLL_SECONDS)
 
     def wait_until_gone(self, name: str) -> None:

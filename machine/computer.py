@@ -75,7 +75,8 @@ class Computer:
 
     def variable(self, type_name: str, name: str) -> Struct:
         """A view of the global variable ``name``, of struct type ``type_name``."""
-        return self.space.view(type_name, self.symbol(name))
+        view: Struct = self.space.view(type_name, self.symbol(name))
+        return view
 
     # -- memory with a mapping of its own -------------------------------------------------------
 

@@ -186,7 +186,7 @@ def _build(
             (f"CC [M]  {part.name}",
              _compile(cc, module.name, source, part, flags))
             for module in modules
-            for source, part in zip(module.sources, parts[module.name])
+            for source, part in zip(module.sources, parts[module.name], strict=True)
         )  # fmt: skip
         steps.run(
             (f"LD [M]  {module.name}.o",

@@ -20,7 +20,11 @@ class Board:
 
     def __init__(self, **cpu: int) -> None:
         self.memory = Memory(16 << 20)
-        for vaddr, writable, executable in ((TEXT, False, True), (DATA, True, False), (STACK, True, False)):
+        for vaddr, writable, executable in (
+            (TEXT, False, True),
+            (DATA, True, False),
+            (STACK, True, False),
+        ):
             paddr = self.memory.alloc_pages(PAGE_SIZE)
             self.memory.map(vaddr, paddr, PAGE_SIZE, writable=writable, executable=executable)
         self.cpu = Cpu(self.memory, **cpu)
@@ -88,7 +92,9 @@ def test_an_error_in_a_trap_comes_out_of_run(board: Board) -> None:
         ("int3", "cc", 3, 0),
     ],
 )
-def test_exceptions_are_exceptions(board: Board, what: str, code: str, vector: int, address: int) -> None:
+def test_exceptions_are_exceptions(
+    board: Board, what: str, code: str, vector: int, address: int
+) -> None:
     for _ in range(3):  # the processor goes on after each
         stop = board.run(code)
         assert (stop.why, stop.vector, stop.address) == (Why.EXCEPTION, vector, address), what

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import select
 import signal
@@ -391,7 +392,7 @@ class TestWriting:
     def test_fsync(self, mnt: Path) -> None:
         for name, result in (("value", "success"), ("caller", "EINVAL"), ("object", "EINVAL")):
             with opened(mnt / name) as descriptor:
-                assert errno_of(lambda descriptor=descriptor: os.fsync(descriptor)) == result
+                assert errno_of(functools.partial(os.fsync, descriptor)) == result
 
 
 @AS_ROOT

@@ -52,9 +52,7 @@ class Site:
 class Ftrace:
     """The call sites of one machine."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, slab: Slab, text: Text
-    ) -> None:
+    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, text: Text) -> None:
         self._computer = computer
         self._space = computer.space
         self._sched = sched
@@ -66,7 +64,10 @@ class Ftrace:
         self._lock = trio.Lock()
         self.enabled = True
         """``kernel.ftrace_enabled``."""
-        for caller, call in (("ftrace_caller", "ftrace_call"), ("ftrace_regs_caller", "ftrace_regs_call")):
+        for caller, call in (
+            ("ftrace_caller", "ftrace_call"),
+            ("ftrace_regs_caller", "ftrace_regs_call"),
+        ):
             assert computer.symbol(caller)
             site = computer.symbol(call)
             text.poke_early(site, call_to(site, computer.symbol("ftrace_ops_list_func")))
@@ -122,7 +123,7 @@ class Ftrace:
     # -- filters ----------------------------------------------------------------------------------
 
     def _view(self, ops: int) -> Struct:
-        view = self._space.view("struct ftrace_ops", ops)
+        view: Struct = self._space.view("struct ftrace_ops", ops)
         if not view.flags & INITIALIZED:
             view.func_hash = view.member_address_("local_hash")
             view.flags |= INITIALIZED
@@ -241,9 +242,7 @@ class Ftrace:
             raise OSError(errno.EBUSY, "ftrace_ops is not registered")
         view = self._view(ops)
         i = self._ops.index(ops)
-        before = (
-            self._view(self._ops[i - 1]).member_address_("next") if i else self._list_head
-        )
+        before = self._view(self._ops[i - 1]).member_address_("next") if i else self._list_head
         self._space.write_u64(before, int(view.next))
         del self._ops[i]
         view.flags &= ~ENABLED

@@ -22,6 +22,7 @@ from machine.kernel.module import Modules
 from machine.kernel.params import Params
 from machine.kernel.printk import Printk
 from machine.kernel.proc import Proc
+from machine.kernel.rcu import Rcu
 from machine.kernel.sched import Scheduler, Task
 from machine.kernel.service import Services
 from machine.kernel.slab import Slab
@@ -63,16 +64,17 @@ class Kernel:
         self.tainted = Tainted()
         self.text = Text(computer, self.sched)
         self.stack = StackTrace(computer)
-        self.traps = Traps(
-            computer, self.sched, self.printk, self.text, self.stack, self.tainted
-        )
+        self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
         self.dyndbg = DynamicDebug(self.printk)
         self.kobjects = KobjectTree()
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
-        self.kthreads = Kthreads(computer, self.sched)
-        self.workqueues = Workqueues(computer, self.sched, self.slab)
+        self.kthreads = Kthreads(computer, self.sched, self.locking)
+        self.workqueues = Workqueues(
+            computer, self.sched, self.slab, self.timers, self.printk
+        )
+        self.rcu = Rcu(computer, self.sched, self.slab, self.workqueues.queue)
         self.params = Params(computer, self.sched, self.slab, self.printk)
         self.proc = Proc(computer, self.sched, self.slab)
         self.modules = Modules(self)
@@ -104,7 +106,7 @@ class Kernel:
         self.modules.livepatch = self.livepatch
         for provider in (
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
-            self.timers, self.kthreads, self.workqueues, self.proc, self.modules,
+            self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
             self.livepatch, self.livepatch.states, Kallsyms(computer), SystemInfo(computer, clock),
         ):  # fmt: skip
             self.services.offer(provider)
@@ -121,6 +123,8 @@ class Kernel:
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
         self.sched.start(nursery)
+        self.timers.start()
+        self.timers.start()
         self.workqueues.start()
         self.printk(5, self.image.banner.rstrip("\n"))
         for initcall in self._initcalls():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sleeping locks, completions, and the wake-up behind wait queues.
 
-kernel/locking/{mutex,semaphore,rwsem}.c, kernel/sched/completion.c, kernel/sched/wait.c. The state is
-that of the C structs in guest memory; who waits is kept here, because a waiter is a task of Python's.
-A lock is handed from its holder to the first in line, so nobody can starve.
+kernel/locking/{mutex,semaphore,rwsem}.c, kernel/sched/completion.c, kernel/sched/wait.c. The state
+is that of the C structs in guest memory; who waits is kept here, because a waiter is a task of
+Python's. A lock is handed from its holder to the first in line, so nobody can starve.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Locking:
 
     @asynccontextmanager
     async def mutex(self, address: int) -> AsyncIterator[None]:
-        """Hold the mutex at ``address`` on the current task. A checkpoint only if it has to wait."""
+        """Hold the mutex at ``address`` on the current task. A checkpoint if it has to wait."""
         await self.lock(address)
         try:
             yield

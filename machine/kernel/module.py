@@ -375,5 +375,3 @@ class Modules:
                 f"{int(struct.core_layout.base):#018x}{' ' + flags if flags else ''}\n"
             )
         return "".join(lines)
-
-

@@ -190,9 +190,7 @@ class Loader:
         if module.elf.is_livepatch:
             module.taints |= 1 << Taint.LIVEPATCH
             self._tainted.add(Taint.LIVEPATCH)
-            self._printk.once(
-                log.NOTICE, f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
-            )
+            self._printk.once(log.NOTICE, f"{module.name}: tainting kernel with TAINT_LIVEPATCH")
         if not module.is_gpl:
             licence = module.modinfo("license") or "unspecified"
             self._taint(
@@ -217,9 +215,7 @@ class Loader:
                 module, Taint.FORCED_MODULE, f"{module.name}: bad vermagic: kernel tainted."
             )
         elif magic != wanted:
-            self._printk(
-                log.ERR, f"{module.name}: version magic '{magic}' should be '{wanted}'"
-            )
+            self._printk(log.ERR, f"{module.name}: version magic '{magic}' should be '{wanted}'")
             raise OSError(errno.ENOEXEC, "version magic")
 
     # -- its place --------------------------------------------------------------------------------
@@ -315,9 +311,7 @@ class Loader:
             return address, 0
         if symbol.bind == STB_WEAK:
             return 0, 0
-        self._printk(
-            log.WARNING, f"{module.name}: Unknown symbol {symbol.name} (err {-problem})"
-        )
+        self._printk(log.WARNING, f"{module.name}: Unknown symbol {symbol.name} (err {-problem})")
         return 0, problem
 
     def _relocate(self, module: LoadedModule) -> None:
@@ -426,4 +420,3 @@ class Loader:
     def _free_part(self, base: int, size: int) -> None:
         if base:
             self._computer.unmap_pages(self._computer.modules_area, base, size)
-

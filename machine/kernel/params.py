@@ -23,7 +23,7 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
     """``next_arg``, lib/cmdline.c: the first ``name=value`` of a line, the rest. Quotes keep blanks
     together and go; the value is None without ``=``."""
     quoted, equals, i = False, -1, 0
-    for i, c in enumerate(line):  # noqa: B007 - the position where it ends is wanted
+    for i, c in enumerate(line):
         if c in " \t\n" and not quoted:
             break
         if c == "=" and equals < 0:
@@ -46,9 +46,7 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
 class Params:
     """Sets and gets the ``kernel_param``s of modules."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, slab: Slab, printk: Printk
-    ) -> None:
+    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, printk: Printk) -> None:
         self._computer = computer
         self._sched = sched
         self._slab = slab

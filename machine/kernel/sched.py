@@ -99,11 +99,11 @@ class Task:
     @property
     def state(self) -> TaskState:
         """What it waits for."""
-        return TaskState(getattr(self.struct, "__state"))  # noqa: B009 - not to be mangled
+        return TaskState(getattr(self.struct, "__state"))
 
     @state.setter
     def state(self, value: int) -> None:
-        setattr(self.struct, "__state", int(value))  # noqa: B010
+        setattr(self.struct, "__state", int(value))
 
     @property
     def signal_pending(self) -> bool:
@@ -429,7 +429,11 @@ class Scheduler:
         references = struct.usage.refs
         references.counter -= 1
         if not references.counter:
-            self._slab.free(struct.address_)
+            self.free_task_struct(struct.address_)
+
+    def free_task_struct(self, address: int) -> None:
+        """Nobody holds the task_struct of a task that has ended any longer."""
+        self._slab.free(address)
 
     @asynccontextmanager
     async def user_task(self, pid: int, comm: str) -> AsyncIterator[Task]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from machine.computer import Computer
-from machine.kernel.service import U32, Ptr, U64, service
+from machine.kernel.service import U32, U64, Ptr, service
 from machine.memory import PAGE_OFFSET, PAGE_SIZE, page_align
 
 GFP_ZERO = 0x100

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Time for guest code: timers, sleeping, and what o'clock it is.
 
-kernel/time/timer.c, kernel/time/timekeeping.c, include/linux/timer.h. A timer is a struct timer_list in
-guest memory; its function runs on ksoftirqd/0 with preemption off, as in a softirq.
+kernel/time/timer.c, kernel/time/timekeeping.c, include/linux/timer.h. A timer is a struct timer_list
+in guest memory; its function runs on ksoftirqd/0 with preemption off, as in a softirq.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from machine.computer import Computer
 from machine.kernel.clock import HZ, Clock
 from machine.kernel.sched import Scheduler, Task, TaskExit, TaskState
 from machine.kernel.service import S64, U32, U64, Ptr, service
-from machine.kernel.wait import KILLABLE, Once, schedule_timeout
+from machine.kernel.wait import IDLE, KILLABLE, Once, schedule_timeout
 from machine.memory import PageFault
 from machine.structs import LIST_POISON2
 
 SOFTIRQ_OFFSET = 1 << 8
 """What a softirq adds to the preempt count, include/linux/preempt.h."""
-_TASK_IDLE = TaskState.UNINTERRUPTIBLE | 0x400
 _STALE_ENTRIES = 64
 _NSEC_PER_SEC = 1_000_000_000
 _TK_OFFS_BOOT = 1  # enum tk_offsets
@@ -108,14 +107,14 @@ class Timers:
         self._pending[timer] = entry
         heapq.heappush(self._queue, entry)
         if self._queue[0] is entry and self._ksoftirqd:
-            self._ksoftirqd.wake(_TASK_IDLE)
+            self._ksoftirqd.wake()
 
     # -- ksoftirqd --------------------------------------------------------------------------------
 
     async def _run_ksoftirqd(self, task: Task) -> int:
         try:
             while True:
-                task.state = _TASK_IDLE
+                task.state = TaskState.INTERRUPTIBLE
                 seconds = self._seconds_to_next()
                 if seconds is None or seconds > 0:
                     await task.wait(seconds)
@@ -140,12 +139,12 @@ class Timers:
             try:
                 self._detach(timer)
                 function = int(self._space.view("struct timer_list", timer).function)
+                if function in self.direct:
+                    self.direct[function](timer)
+                    continue
             except PageFault as fault:  # its memory is gone, and nobody has deleted it
                 await self._sched.fault(task, fault)
-            if function in self.direct:
-                self.direct[function](timer)
-            else:
-                await self._call(task, function, timer)
+            await self._call(task, function, timer)
 
     async def _call(self, task: Task, function: int, timer: int) -> None:
         """``call_timer_fn``"""
@@ -239,7 +238,7 @@ class Timers:
 
     @service("schedule_timeout_idle")
     async def schedule_timeout_idle(self, timeout: S64) -> int:
-        return await self._schedule_timeout_in(_TASK_IDLE, timeout)
+        return await self._schedule_timeout_in(IDLE, timeout)
 
     @service("msleep")
     async def msleep(self, milliseconds: U32) -> None:

@@ -89,7 +89,9 @@ class Traps:
                         (entry + 4 + space.read_s32(entry + 4)) & (1 << 64) - 1
                     )
                     line = int.from_bytes(self._computer.memory.read(entry + 8, 2), "little")
-                    flags = int.from_bytes(self._computer.memory.read(entry + flags_at, 2), "little")
+                    flags = int.from_bytes(
+                        self._computer.memory.read(entry + flags_at, 2), "little"
+                    )
                     return entry + flags_at, file, line, flags
         return None
 
@@ -180,12 +182,12 @@ class Traps:
             self._say(f"BUG: kernel stack guard page was hit at {address:016x}", log.EMERG)
             self._say(f"stack: {task.stack:016x}..{task.stack + THREAD_SIZE:016x}", log.EMERG)
         elif address < PAGE_SIZE:
-            self._say(
-                f"BUG: kernel NULL pointer dereference, address: {address:016x}", log.ALERT
-            )
+            self._say(f"BUG: kernel NULL pointer dereference, address: {address:016x}", log.ALERT)
         else:
             self._say(f"BUG: unable to handle page fault for address: {address:016x}", log.ALERT)
-        access = "instruction fetch" if code & _PF_INSTR else ("write" if code & _PF_WRITE else "read")
+        access = (
+            "instruction fetch" if code & _PF_INSTR else ("write" if code & _PF_WRITE else "read")
+        )
         self._say(
             f"#PF: supervisor {access if code & _PF_INSTR else access + ' access'} in kernel mode",
             log.ALERT,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a task waits: with a timeout in jiffies, for something that happens once, open to signals or not.
+"""How a task waits: with a timeout in jiffies, for what happens once, open to signals or not.
 
 kernel/time/timer.c (schedule_timeout), include/linux/sched/signal.h.
 """
@@ -14,6 +14,8 @@ MAX_SCHEDULE_TIMEOUT = (1 << 63) - 1
 """No timeout."""
 KILLABLE = TaskState.UNINTERRUPTIBLE | 0x100
 """TASK_KILLABLE: only a fatal signal would end it, and the guest has none."""
+IDLE = TaskState.UNINTERRUPTIBLE | 0x400
+"""TASK_IDLE: sleeps without counting as load."""
 NORMAL = TaskState.INTERRUPTIBLE | TaskState.UNINTERRUPTIBLE
 """TASK_NORMAL: whom a wake-up is for."""
 
@@ -24,8 +26,8 @@ def signal_pending_state(task: Task, state: int) -> bool:
 
 
 async def schedule_timeout(sched: Scheduler, timeout: int) -> int:
-    """Sleep in the state that the current task has set, at most ``timeout`` jiffies; returns what is
-    left of them, 0 when the time is over. A checkpoint."""
+    """Sleep in the state that the current task has set, at most ``timeout`` jiffies; returns what
+    is left of them, 0 when the time is over. A checkpoint."""
     task, clock = sched.current, sched.clock
     if timeout >= MAX_SCHEDULE_TIMEOUT:
         await task.wait()

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A patch of sleeper_nap() in sleeper.c. */
+/* A patch of sleeper_nap() in sleeper.c, which itself sleeps as long as "asleep" is set. */
+#include <linux/delay.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
 
+static bool asleep;
+module_param(asleep, bool, 0644);
+
 static noinline void patched_nap(void)
 {
-	barrier();
+	while (asleep)
+		msleep(100);
 }
 
 static struct klp_func funcs[] = {

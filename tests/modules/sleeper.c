@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A kthread that sleeps inside sleeper_nap() until "wake" is set. */
+/* A kthread that sleeps in sleeper_nap(), without end unless "wake" is set. */
 #include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -19,9 +19,10 @@ noinline void sleeper_nap(void)
 
 static int run(void *data)
 {
-	sleeper_nap();
-	while (!kthread_should_stop())
+	while (!kthread_should_stop()) {
+		sleeper_nap();
 		msleep(100);
+	}
 	return 0;
 }
 

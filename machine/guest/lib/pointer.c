@@ -83,29 +83,13 @@ static void emit_hex_string(struct out *out, const char *ext, const u8 *bytes, s
 	emit_hex_bytes(out, bytes, spec.width > 0 ? min(spec.width, 64) : 1, separator);
 }
 
-static u8 reversed_bits(u8 byte)
-{
-	u8 result = 0;
-
-	for (int i = 0; i < 8; i++)
-		result |= (byte >> i & 1) << (7 - i);
-	return result;
-}
-
-/* %pM %pMF %pMR %pm %pmR. */
-static void emit_mac(struct out *out, const char *ext, const u8 *bytes, struct spec spec)
+/* %pM, with dashes %pMF, backwards %pMR; %pm and %pmR without separators. */
+static void emit_mac(struct out *out, const char *ext, const u8 *bytes)
 {
 	u8 mac[6];
 
-	if (emit_bad_pointer(out, bytes, spec))
-		return;
-	memcpy(mac, bytes, sizeof(mac));
-	if (ext[1] == 'R')
-		for (int i = 0; i < 6; i++)
-			mac[i] = ext[0] == 'm' ? bytes[5 - i] : reversed_bits(bytes[i]);
-	if (ext[0] == 'M' && ext[1] == 'R')
-		for (int i = 0; i < 6; i++)
-			mac[i] = bytes[5 - i];
+	for (int i = 0; i < 6; i++)
+		mac[i] = bytes[ext[1] == 'R' ? 5 - i : i];
 	emit_hex_bytes(out, mac, 6, ext[0] == 'm' ? 0 : ext[1] == 'F' ? '-' : ':');
 }
 
@@ -126,61 +110,61 @@ static void emit_ip4(struct out *out, const char *ext, const u8 *bytes)
 	}
 }
 
-/* %pI6, %pi6 (without colons), %pI6c (RFC 5952). */
+/* %pI6, %pi6 (without colons). */
 static void emit_ip6(struct out *out, const char *ext, const u8 *bytes)
 {
-	int gap = -1, gap_length = 1;
-	struct spec spec = { .width = -1, .precision = -1, .base = 16, .flags = SMALL };
-
-	if (ext[0] == 'I' && ext[2] == 'c') {
-		for (int i = 0; i < 8; i++) {
-			int n = 0;
-
-			while (i + n < 8 && !bytes[2 * (i + n)] && !bytes[2 * (i + n) + 1])
-				n++;
-			if (n > gap_length) {
-				gap = i;
-				gap_length = n;
-			}
-		}
-	} else {
-		spec.width = 4;
-		spec.flags |= ZEROPAD;
-	}
 	for (int i = 0; i < 8; i++) {
-		if (i == gap) {
-			emit(out, ':');
-			if (i + gap_length == 8)
-				emit(out, ':');
-			i += gap_length - 1;
-			continue;
-		}
 		if (i && ext[0] == 'I')
 			emit(out, ':');
-		emit_number(out, bytes[2 * i] << 8 | bytes[2 * i + 1], spec);
+		emit_hex_bytes(out, bytes + 2 * i, 2, 0);
 	}
 }
 
-static void emit_ip(struct out *out, const char *ext, const u8 *bytes, struct spec spec)
+/* %pI6c: RFC 5952, where the longest row of zeros is left out. */
+static void emit_ip6_short(struct out *out, const u8 *bytes)
 {
-	if (emit_bad_pointer(out, bytes, spec))
-		return;
-	if (ext[1] == '4')
-		emit_ip4(out, ext, bytes);
-	else
-		emit_ip6(out, ext, bytes);
+	static const u8 v4_mapped[12] = { [10] = 0xff, [11] = 0xff };
+	bool mapped = !memcmp(bytes, v4_mapped, sizeof(v4_mapped));
+	struct spec spec = { .width = -1, .precision = -1, .base = 16, .flags = SMALL };
+	int words = mapped ? 6 : 8, gap = -1, gap_length = 1;
+
+	for (int i = 0; i < words; i++) {
+		int n = 0;
+
+		while (i + n < words && !bytes[2 * (i + n)] && !bytes[2 * (i + n) + 1])
+			n++;
+		if (n > gap_length) {
+			gap = i;
+			gap_length = n;
+		}
+	}
+	for (int i = 0; i < words; i++) {
+		if (i)
+			emit(out, ':');
+		if (i == gap) {
+			i += gap_length - 1;
+			if (gap == 0)
+				emit(out, ':');
+			if (i == words - 1)
+				emit(out, ':');
+			continue;
+		}
+		emit_number(out, bytes[2 * i] << 8 | bytes[2 * i + 1], spec);
+	}
+	if (mapped) {
+		emit(out, ':');
+		emit_ip4(out, "I4", bytes + 12);
+	}
 }
 
 /* %pUb %pUB (big endian), %pUl %pUL (little endian); capitals for capitals. */
-static void emit_uuid(struct out *out, const char *ext, const u8 *bytes, struct spec spec)
+static void emit_uuid(struct out *out, const char *ext, const u8 *bytes)
 {
 	static const u8 big[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 	static const u8 little[16] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15 };
 	const u8 *order = ext[1] == 'l' || ext[1] == 'L' ? little : big;
 	const char *digits = ext[1] == 'L' || ext[1] == 'B' ? hex_asc_upper : hex_asc;
 
-	if (emit_bad_pointer(out, bytes, spec))
-		return;
 	for (int i = 0; i < 16; i++) {
 		u8 byte = bytes[order[i]];
 
@@ -189,6 +173,28 @@ static void emit_uuid(struct out *out, const char *ext, const u8 *bytes, struct 
 		if (i == 3 || i == 5 || i == 7 || i == 9)
 			emit(out, '-');
 	}
+}
+
+/* What is a name rather than a number: it is made first, and then padded like a string. */
+static void emit_name(struct out *out, const char *ext, const u8 *bytes, struct spec spec)
+{
+	char buffer[64];
+	struct out name = { buffer, buffer + sizeof(buffer) };
+
+	if (emit_bad_pointer(out, bytes, spec))
+		return;
+	if (*ext == 'M' || *ext == 'm')
+		emit_mac(&name, ext, bytes);
+	else if (*ext == 'U')
+		emit_uuid(&name, ext, bytes);
+	else if (ext[1] == '4')
+		emit_ip4(&name, ext, bytes);
+	else if (ext[0] == 'I' && ext[2] == 'c')
+		emit_ip6_short(&name, bytes);
+	else
+		emit_ip6(&name, ext, bytes);
+	emit(&name, '\0');
+	emit_string(out, buffer, spec);
 }
 
 /* %*pb: 32 bits at a time; %*pbl: a list of ranges. The width is the number of bits. */
@@ -273,19 +279,15 @@ void emit_pointer(struct out *out, const char *ext, void *ptr, struct spec spec)
 	case 'h':
 		emit_hex_string(out, ext, ptr, spec);
 		return;
-	case 'M':
-	case 'm':
-		emit_mac(out, ext, ptr, spec);
-		return;
 	case 'I':
 	case 'i':
-		if (ext[1] == '4' || ext[1] == '6') {
-			emit_ip(out, ext, ptr, spec);
-			return;
-		}
-		break;
+		if (ext[1] != '4' && ext[1] != '6')
+			break;
+		fallthrough;
+	case 'M':
+	case 'm':
 	case 'U':
-		emit_uuid(out, ext, ptr, spec);
+		emit_name(out, ext, ptr, spec);
 		return;
 	case 'b':
 		emit_bitmap(out, ext, ptr, spec);

@@ -13,7 +13,7 @@ static u64 rotate(u64 x, int n)
 	return x << n | x >> (64 - n);
 }
 
-static void round(u64 v[4])
+static void mix(u64 v[4])
 {
 	v[0] += v[1];
 	v[1] = rotate(v[1], 13) ^ v[0];
@@ -30,8 +30,8 @@ static void round(u64 v[4])
 static void absorb(u64 v[4], u64 word)
 {
 	v[3] ^= word;
-	round(v);
-	round(v);
+	mix(v);
+	mix(v);
 	v[0] ^= word;
 }
 
@@ -50,6 +50,6 @@ unsigned long ptr_to_id(const void *ptr)
 	absorb(v, (u64)sizeof(ptr) << 56);
 	v[2] ^= 0xff;
 	for (int i = 0; i < 4; i++)
-		round(v);
+		mix(v);
 	return (v[0] ^ v[1] ^ v[2] ^ v[3]) & 0xffffffff;
 }

@@ -5,6 +5,7 @@
 #include <linux/kernel.h>
 #include <linux/limits.h>
 #include <linux/string.h>
+#include <asm/page.h>
 
 #include "printf.h"
 

@@ -148,9 +148,7 @@ class Livepatch:
         for obj in self._static_objects(patch):
             self._init_object_early(patch, obj)
             for func in self._static_funcs(obj):
-                space.list_add_tail(
-                    func.member_address_("node"), obj.member_address_("func_list")
-                )
+                space.list_add_tail(func.member_address_("node"), obj.member_address_("func_list"))
 
     def _init_object_early(self, patch: Struct, obj: Struct) -> None:
         self._space.init_list_head(obj.member_address_("func_list"))
@@ -262,9 +260,7 @@ class Livepatch:
     async def _patch_object(self, obj: Struct) -> None:
         result = await self._callbacks.pre_patch(obj)
         if result:
-            self._say(
-                log.WARNING, f"pre-patch callback failed for object '{object_name(obj)}'"
-            )
+            self._say(log.WARNING, f"pre-patch callback failed for object '{object_name(obj)}'")
             raise OSError(-result, "pre-patch callback")
         try:
             await self._redirection.patch_object(obj)
@@ -394,7 +390,8 @@ class Livepatch:
 
     def _new(self, type_name: str) -> Struct:
         size = self._space.types.sizeof(type_name)
-        return self._space.view(type_name, self._slab.alloc(size, "livepatch"))
+        made: Struct = self._space.view(type_name, self._slab.alloc(size, "livepatch"))
+        return made
 
     def _new_object(self, patch: Struct, like: Struct) -> Struct:
         obj = self._new("struct klp_object")

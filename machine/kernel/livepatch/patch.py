@@ -45,6 +45,7 @@ class Redirection:
 
     def find_ops(self, old_func: int) -> Struct | None:
         """``klp_find_ops``: the ops of a function that is patched now."""
+        ops: Struct
         for ops in self._space.list_entries(self._klp_ops, "struct klp_ops", "node"):
             if next(self.func_stack(ops)).old_func == old_func:
                 return ops
@@ -82,7 +83,8 @@ class Redirection:
             await self._ftrace.register(fops)
         except OSError as error:
             self._printk(
-                log.ERR, f"livepatch: failed to {doing} for function '{name}' ({-(error.errno or 0)})"
+                log.ERR,
+                f"livepatch: failed to {doing} for function '{name}' ({-(error.errno or 0)})",
             )
             if doing.startswith("register"):
                 await self._ftrace.set_filter_ip(fops, site, remove=True)
@@ -100,7 +102,9 @@ class Redirection:
         if len(list(self.func_stack(ops))) == 1:
             fops = ops.member_address_("fops")
             await self._ftrace.unregister(fops)
-            await self._ftrace.set_filter_ip(fops, self._ftrace.location(func.old_func), remove=True)
+            await self._ftrace.set_filter_ip(
+                fops, self._ftrace.location(func.old_func), remove=True
+            )
             space.list_del(func.member_address_("stack_node"))
             space.list_del(ops.member_address_("node"))
             self._slab.free(ops.address_)

@@ -130,8 +130,9 @@ extern char *__get_task_comm(char *to, size_t len, struct task_struct *tsk);
 		__get_task_comm(buf, sizeof(buf), tsk);      \
 	})
 
-/* The kernel is preemptible anywhere: it need not ask. */
-#define cond_resched() 0
+/* A place where the CPU is given away if somebody waits for it, and where the stack can be trusted. */
+extern int __cond_resched(void);
+#define cond_resched() __cond_resched()
 
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>

@@ -10,6 +10,8 @@ struct wait_queue_entry;
 typedef int (*wait_queue_func_t)(struct wait_queue_entry *wq_entry, unsigned int mode, int flags,
 				 void *key);
 
+#define WQ_FLAG_EXCLUSIVE 0x01
+
 struct wait_queue_entry {
 	unsigned int flags;
 	void *private;
@@ -55,10 +57,14 @@ static inline int waitqueue_active(struct wait_queue_head *wq_head)
 }
 
 extern void add_wait_queue(struct wait_queue_head *wq_head, struct wait_queue_entry *wq_entry);
+extern void add_wait_queue_exclusive(struct wait_queue_head *wq_head,
+				     struct wait_queue_entry *wq_entry);
 extern void remove_wait_queue(struct wait_queue_head *wq_head, struct wait_queue_entry *wq_entry);
 extern void init_wait_entry(struct wait_queue_entry *wq_entry, int flags);
 extern void prepare_to_wait(struct wait_queue_head *wq_head, struct wait_queue_entry *wq_entry,
 			    int state);
+extern bool prepare_to_wait_exclusive(struct wait_queue_head *wq_head,
+				      struct wait_queue_entry *wq_entry, int state);
 extern long prepare_to_wait_event(struct wait_queue_head *wq_head,
 				  struct wait_queue_entry *wq_entry, int state);
 extern void finish_wait(struct wait_queue_head *wq_head, struct wait_queue_entry *wq_entry);

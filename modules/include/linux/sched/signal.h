@@ -4,6 +4,8 @@
 
 #include <linux/sched.h>
 
+#include <linux/rculist.h>
+
 #define next_task(p) list_entry_rcu((p)->tasks.next, struct task_struct, tasks)
 #define for_each_process(p) for (p = &init_task; (p = next_task(p)) != &init_task;)
 /* Every thread has its own place in the list. */

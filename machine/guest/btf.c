@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The types of the kernel. It is the only file compiled with type information, because that of several files
+ * cannot be put together; so it includes whatever has types.
+ */
+
+#include <linux/completion.h>
+#include <linux/dev_printk.h>
+#include <linux/fs.h>
+#include <linux/ftrace.h>
+#include <linux/kobject.h>
+#include <linux/kthread.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/proc_fs.h>
+#include <linux/ratelimit.h>
+#include <linux/rwsem.h>
+#include <linux/sched.h>
+#include <linux/semaphore.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+#include <linux/sysinfo.h>
+#include <linux/time.h>
+#include <linux/timer.h>
+#include <linux/uio.h>
+#include <linux/utsname.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "livepatch.h"

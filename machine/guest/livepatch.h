@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GUEST_LIVEPATCH_H
+#define GUEST_LIVEPATCH_H
+
+#include <linux/ftrace.h>
+#include <linux/list.h>
+#include <linux/livepatch.h>
+#include <linux/mutex.h>
+
+/*
+ * One for each function that is patched. func_stack holds the klp_func of every patch for it, the newest
+ * first; its top is what runs. The struct goes when the last of them does.
+ */
+struct klp_ops {
+	struct list_head node;
+	struct list_head func_stack;
+	struct ftrace_ops fops;
+};
+
+extern struct mutex klp_mutex;
+extern struct list_head klp_patches;
+extern struct list_head klp_ops;
+extern struct klp_patch *klp_transition_patch;
+extern int klp_target_state;
+
+extern void klp_ftrace_handler(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *fops,
+			       struct ftrace_regs *fregs);
+
+#endif

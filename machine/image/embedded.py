@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The embedded kernel: machine/guest/, compiled on first use and kept.
+
+What comes out of the compiler is ``$XDG_CACHE_HOME/klpfs/embedded-<hash>/vmlinux``. The hash is of all that
+goes in, so nothing there ever changes, and mounts that start at the same time may make the same file:
+one of them wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from machine.image import Image, Segment, Symbol, read_exports
+from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
+
+GUEST = Path(__file__).resolve().parent.parent / "guest"
+"""The sources of the embedded kernel."""
+_LINKER_SCRIPT = GUEST / "vmlinux.lds"
+_JOBS = 2
+
+_TRACING = {"-pg", "-mfentry", "-mrecord-mcount"}
+_LIB_CFLAGS = (*(flag for flag in CFLAGS if flag not in _TRACING), "-fno-builtin")
+"""For guest/lib, which is not traced, as lib/ is not in Linux; some of it is what gcc calls by itself."""
+_BTF_CFLAGS = ("-gbtf", "-fno-eliminate-unused-debug-types")
+_LDFLAGS = (
+    "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=sha1", "-Wl,-z,max-page-size=4096",
+    "-Wl,--orphan-handling=error", f"-Wl,-T,{_LINKER_SCRIPT}",
+)  # fmt: skip
+
+
+class CompilerError(Exception):
+    """The embedded kernel cannot be built; the text says why and what to do about it."""
+
+
+def load(progress: Callable[[str], None] | None = None) -> Image:
+    """The embedded kernel, built first if it has to be; ``progress`` is told of every step of that.
+
+    Raises CompilerError, and OSError if the cache directory cannot be written.
+    """
+    return read(build(progress))
+
+
+def cache_directory() -> Path:
+    """Where built kernels are kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "klpfs"
+
+
+# -- building -------------------------------------------------------------------------------------
+
+
+def build(progress: Callable[[str], None] | None = None) -> Path:
+    """The path of the built kernel. Raises as `load`."""
+    say = progress or (lambda step: None)
+    sources = sorted(path for path in GUEST.rglob("*") if path.suffix in (".c", ".S"))
+    directory = cache_directory() / f"embedded-{_fingerprint()}"
+    vmlinux = directory / "vmlinux"
+    if vmlinux.exists():
+        return vmlinux
+    try:
+        cc = compiler()
+    except ToolchainError as error:
+        raise CompilerError(str(error)) from error
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=cache_directory()) as temporary:
+        work = Path(temporary)
+        _compile_and_link(cc, sources, work, say)
+        finished = work / directory.name
+        finished.mkdir()
+        (work / "vmlinux").rename(finished / "vmlinux")
+        try:
+            finished.rename(directory)
+        except OSError:
+            if not vmlinux.exists():  # else somebody else was faster
+                raise
+    return vmlinux
+
+
+def _fingerprint() -> str:
+    """A hash of everything that decides what the kernel becomes."""
+    digest = hashlib.sha256(repr((CFLAGS, _LIB_CFLAGS, _BTF_CFLAGS, _LDFLAGS)).encode())
+    command = os.environ.get("CC") or "gcc"
+    digest.update(f"{command} {_compiler_version(command.split())}".encode())
+    for root in (GUEST, INCLUDE):
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".c", ".h", ".S", ".lds"):
+                digest.update(f"\0{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _compiler_version(command: Sequence[str]) -> str:
+    """What ``-dumpfullversion`` says; nothing if that fails, for `compiler` to explain."""
+    try:
+        return subprocess.run(
+            [*command, "-dumpfullversion"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _first_line(*command: str) -> str:
+    said = _run(command).splitlines()
+    return said[0] if said else "unknown"
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run a tool, with messages in English. Raises CompilerError with what it said."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"},
+    )  # fmt: skip
+    if done.returncode:
+        raise CompilerError(
+            f"The embedded kernel does not compile with {command[0]!r}:\n{done.stdout.strip()}"
+        )
+    return done.stdout
+
+
+def _compile_and_link(
+    cc: Sequence[str], sources: Sequence[Path], work: Path, say: Callable[[str], None]
+) -> None:
+    linker = _run([*cc, "-print-prog-name=ld"]).strip()
+    versions = {
+        "CC_VERSION_TEXT": _first_line(*cc, "--version"),
+        "LD_VERSION_TEXT": _first_line(linker, "--version"),
+    }
+    defines = [f'-D{name}="{text}"' for name, text in versions.items()]
+
+    def compile_one(source: Path) -> str:
+        name = source.relative_to(GUEST)
+        target = work / f"{str(name).replace('/', '-')}.o"
+        say(f"CC      {name}")
+        _run([*cc, *_flags(source), *defines, "-c", "-o", str(target), str(source)])
+        return str(target)
+
+    with ThreadPoolExecutor(_JOBS) as pool:
+        try:
+            objects = list(pool.map(compile_one, sources))
+        except CompilerError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    say("LD      vmlinux")
+    _run([*cc, "-m64", *_LDFLAGS, "-o", str(work / "vmlinux"), *objects])
+
+
+def _flags(source: Path) -> list[str]:
+    name = source.stem.replace("-", "_")
+    flags = list(_LIB_CFLAGS if source.parent.name == "lib" else CFLAGS)
+    if source.suffix == ".S":
+        flags = [flag for flag in flags if flag not in _TRACING] + ["-D__ASSEMBLY__"]
+    if source.name == "btf.c":
+        flags += _BTF_CFLAGS
+    return [
+        *flags, f"-ffile-prefix-map={GUEST}/=machine/guest/",
+        f'-DKBUILD_MODNAME="{name}"', f'-DKBUILD_BASENAME="{name}"',
+    ]  # fmt: skip
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+_EHDR = struct.Struct("<16xHHIQQQIHHHHHH")
+_PHDR = struct.Struct("<IIQQQQQQ")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
+_SYM = struct.Struct("<IBBHQQ")
+_PT_LOAD = 1
+_PF_X, _PF_W = 1, 2
+_SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+_SHT_NOBITS = 8
+_SHN_ABS = 0xFFF1
+_STT_SECTION, _STT_FILE = 3, 4
+_NOTE_HEADER = 12 + len(b"GNU\0")
+
+_NOT_IN_KALLSYMS = ("__kstrtab", "__ksymtab_")
+
+
+class _Section(NamedTuple):
+    type: int
+    flags: int
+    addr: int
+    offset: int
+    size: int
+    link: int
+
+
+class _Vmlinux:
+    """A linked kernel."""
+
+    def __init__(self, path: Path) -> None:
+        self._data = data = path.read_bytes()
+        (_, _, _, _, phoff, shoff, _, _, _, phnum, _, shnum, shstrndx) = _EHDR.unpack_from(data)
+        self.segments = [
+            Segment(vaddr, data[offset : offset + filesz], memsz, bool(f & _PF_W), bool(f & _PF_X))
+            for kind, f, offset, vaddr, _, filesz, memsz, _ in _PHDR.iter_unpack(
+                data[phoff : phoff + phnum * _PHDR.size]
+            )
+            if kind == _PT_LOAD
+        ]
+        headers = list(_SHDR.iter_unpack(data[shoff : shoff + shnum * _SHDR.size]))
+        self._sections = [_Section(*header[1:7]) for header in headers]
+        names = self._sections[shstrndx]
+        self._by_name = {
+            self._string(names.offset + header[0]): section
+            for header, section in zip(headers, self._sections, strict=True)
+        }
+
+    def _string(self, at: int) -> str:
+        return self._data[at : self._data.index(b"\0", at)].decode()
+
+    def section(self, name: str) -> bytes:
+        """The content of a section. Raises KeyError."""
+        section = self._by_name[name]
+        return self._data[section.offset : section.offset + section.size]
+
+    def read(self, address: int, size: int) -> bytes:
+        """At most ``size`` bytes of what is loaded at ``address``."""
+        for vaddr, data, memsz, _, _ in self.segments:
+            if vaddr <= address < vaddr + memsz:
+                return data[address - vaddr : address - vaddr + size]
+        raise LookupError(f"nothing is loaded at {address:#x}")
+
+    def text(self, address: int) -> str:
+        """The string at ``address``."""
+        return self.read(address, 1024).split(b"\0")[0].decode()
+
+    def symbols(self) -> Iterator[Symbol]:
+        """What /proc/kallsyms has, in the order of the symbol table."""
+        kinds = [_kind(section) for section in self._sections]
+        table = self._by_name[".symtab"]
+        strings = self._sections[table.link]
+        names = self._data[strings.offset : strings.offset + strings.size]
+        for name_at, info, _, index, value, size in _SYM.iter_unpack(self.section(".symtab")):
+            if not index or info & 15 in (_STT_SECTION, _STT_FILE):
+                continue
+            kind = kinds[index] if index < len(kinds) else "a" if index == _SHN_ABS else ""
+            name = names[name_at : names.index(b"\0", name_at)].decode()
+            if kind and name and not name.startswith(_NOT_IN_KALLSYMS):
+                yield Symbol(name, value, size, kind.upper() if info >> 4 else kind)
+
+
+def _kind(section: _Section) -> str:
+    """The letter of the symbols in a section, as nm has it."""
+    if not section.flags & _SHF_ALLOC:
+        return ""
+    if section.flags & _SHF_EXECINSTR:
+        return "t"
+    if not section.flags & _SHF_WRITE:
+        return "r"
+    return "b" if section.type == _SHT_NOBITS else "d"
+
+
+def read(path: Path) -> Image:
+    """Take a built kernel apart. Everything that is said of it is read from it."""
+    elf = _Vmlinux(path)
+    symbols = sorted(elf.symbols(), key=lambda symbol: symbol.addr)
+    at = {symbol.name: symbol.addr for symbol in symbols}
+    exports = read_exports(elf.read, at["__start___ksymtab"], at["__stop___ksymtab"], False)
+    exports |= read_exports(
+        elf.read, at["__start___ksymtab_gpl"], at["__stop___ksymtab_gpl"], True
+    )
+    banner = elf.text(at["linux_banner"])
+    sites = elf.read(at["__start_mcount_loc"], at["__stop_mcount_loc"] - at["__start_mcount_loc"])
+    services_end = at["__services_end"]
+    return Image(
+        release=banner.split()[2],
+        vermagic=elf.text(at["vermagic"]),
+        banner=banner,
+        segments=elf.segments,
+        symbols=symbols,
+        exports=exports,
+        ftrace_sites=sorted(struct.unpack(f"<{len(sites) // 8}Q", sites)),
+        btf=elf.section(".BTF"),
+        build_id=elf.section(".notes")[_NOTE_HEADER:].hex(),
+        stubs=frozenset(symbol.addr for symbol in symbols if symbol.addr < services_end),
+    )
