@@ -69,7 +69,7 @@ def main() -> None:
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("--kernel", default="embedded", show_default=True, metavar="embedded", help="Which.")
 @click.option(
-    "--memory", type=Size(), default="256M", show_default=True, help="RAM of the machine."
+    "--memory", callback=_size, default="256M", show_default=True, help="RAM of the machine."
 )
 @click.option(
     "--virtual-time", is_flag=True, help="Time stands still until machine/clock moves it."

@@ -128,6 +128,11 @@ class Cpu:
         for register, value in zip(_ARGUMENT_IDS, values, strict=False):
             self._uc.reg_write(register, value & _U64)
 
+    def control_registers(self) -> dict[str, int]:
+        """CR0, CR2, CR3 and CR4."""
+        ids = (x86.UC_X86_REG_CR0, x86.UC_X86_REG_CR2, x86.UC_X86_REG_CR3, x86.UC_X86_REG_CR4)
+        return {f"cr{n}": self._uc.reg_read(id_) for n, id_ in zip((0, 2, 3, 4), ids, strict=True)}
+
     def save(self) -> Context:
         """The full state of the processor, to be given to `restore`."""
         return self._uc.context_save()

@@ -28,6 +28,7 @@ from machine.kernel.timer import Timers
 from machine.kernel.workqueue import Workqueues
 
 ERESTARTSYS = 512
+TIME_LIMIT = 20
 U64 = (1 << 64) - 1
 settle = trio.testing.wait_all_tasks_blocked
 
@@ -46,9 +47,7 @@ class Machine:
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
         self.kthreads = Kthreads(computer, self.sched, self.locking)
-        self.workqueues = Workqueues(
-            computer, self.sched, self.slab, self.timers, self.printk
-        )
+        self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         for provider in (
             self.slab, self.printk, self.locking, self.timers, self.kthreads, self.workqueues
         ):  # fmt: skip
@@ -109,7 +108,7 @@ class Machine:
 
     def call(self, name: str, *arguments: int) -> bytes:
         """Call an exported function: the step of a function."""
-        loads = (b"\x48\xbf", b"\x48\xbe", b"\x48\xba", b"\x48\xb9")  # mov rdi / rsi / rdx / rcx, imm64
+        loads = (b"\x48\xbf", b"\x48\xbe", b"\x48\xba", b"\x48\xb9")  # mov rdi / rsi / rdx / rcx
         code = b"".join(
             load + struct.pack("<Q", value & U64)
             for load, value in zip(loads, arguments, strict=False)
@@ -172,10 +171,11 @@ class _Call:
 @asynccontextmanager
 async def booted(clock: Clock) -> AsyncIterator[Machine]:
     machine = Machine(clock)
-    async with trio.open_nursery() as nursery:
-        await machine.boot(nursery)
-        yield machine
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(TIME_LIMIT):
+        async with trio.open_nursery() as nursery:
+            await machine.boot(nursery)
+            yield machine
+            nursery.cancel_scope.cancel()
     machine.computer.cpu.close()
 
 
@@ -264,7 +264,7 @@ async def test_a_cancelled_waiter_does_not_keep_the_mutex(machine: Machine) -> N
 
 async def test_unlocking_the_mutex_of_another_is_reported(machine: Machine) -> None:
     mutex = machine.new("struct mutex", "wait_list").address_
-    await machine.on_task("mutex_lock", mutex)
+    await machine.locking.lock(mutex)
     await machine.on_task("mutex_unlock", mutex)
     assert machine.log()[-1].startswith("DEBUG_LOCKS_WARN_ON(__mutex_owner(lock) != current)")
     assert await machine.on_task("mutex_is_locked", mutex) == 0
@@ -290,7 +290,9 @@ async def test_semaphore(machine: Machine) -> None:
     await machine.on_task("down", address)
     assert await machine.on_task("down_trylock", address) == 0
     assert await machine.on_task("down_trylock", address) == 1
-    first, second = machine.start("down", address), machine.start("down", address)
+    first = machine.start("down", address)
+    await settle()
+    second = machine.start("down", address)
     await settle()
     await machine.on_task("up", address)
     await settle()
@@ -329,10 +331,10 @@ async def test_rw_semaphore_lets_readers_in_together_and_writers_alone(machine: 
     await machine.on_task("up_read", address)
     await writer.result()
     assert await machine.on_task("down_read_trylock", address) == 0
-    await machine.on_task("downgrade_write", address)
+    await machine.on_task("up_write", address)
     for reader in readers:
         await reader.result()
-    for _ in range(3):
+    for _ in range(2):
         await machine.on_task("up_read", address)
     assert await machine.on_task("down_write_trylock", address) == 1
 
@@ -343,8 +345,10 @@ async def test_rw_semaphore_lets_readers_in_together_and_writers_alone(machine: 
 async def test_complete_wakes_one_and_complete_all_everybody(machine: Machine) -> None:
     completion = machine.new("struct completion", "wait.task_list")
     address = completion.address_
-    calls = [machine.start("wait_for_completion", address) for _ in range(3)]
-    await settle()
+    calls = []
+    for _ in range(3):
+        calls.append(machine.start("wait_for_completion", address))
+        await settle()
     await machine.on_task("complete", address)
     await settle()
     assert [call.returned is None for call in calls] == [False, True, True]
@@ -441,6 +445,53 @@ async def test_prepare_to_wait_event_with_a_signal(machine: Machine) -> None:
     assert got == [-ERESTARTSYS, 0]
 
 
+async def test_of_exclusive_waiters_one_is_woken(machine: Machine) -> None:
+    head = machine.new("struct wait_queue_head", "head").address_
+    woken = []
+
+    def waiter(n: int, prepare: str) -> Callable[[Task], Awaitable[int]]:
+        async def main(task: Task) -> int:
+            entry = machine.new("struct wait_queue_entry").address_
+            await task.call(machine["init_wait_entry"], entry, 0)
+            await task.call(machine[prepare], head, entry, TaskState.UNINTERRUPTIBLE)
+            await task.call(machine["schedule"])
+            await task.call(machine["finish_wait"], head, entry)
+            woken.append(n)
+            return 0
+
+        return main
+
+    for n, prepare in enumerate(("prepare_to_wait_exclusive",) * 2 + ("prepare_to_wait",)):
+        machine.spawn(waiter(n, prepare))
+        await settle()
+    await machine.on_task("__wake_up", head, 3, 1, 0)
+    await settle()
+    assert sorted(woken) == [0, 2]
+    await machine.on_task("__wake_up", head, 3, 1, 0)
+    await settle()
+    assert sorted(woken) == [0, 1, 2]
+
+
+async def test_sleeping_with_preemption_off_is_a_bug_that_is_reported(machine: Machine) -> None:
+    reported = []
+    machine.sched.on_schedule_bug = lambda task: reported.append(machine.sched.preempt_count)
+    count = machine["__preempt_count"]
+    atomic = machine.function(
+        b"\x49\xba" + struct.pack("<Q", count) + b"\x41\xff\x02",  # mov r10; inc dword [r10]
+        machine.call("msleep", 10),
+    )
+
+    async def main(task: Task) -> int:
+        await task.call(atomic)
+        return 0
+
+    task = machine.spawn(main)
+    await advance(machine, 1)
+    assert task.ended.is_set()
+    assert reported == [1]
+    assert machine.sched.preempt_count == 0
+
+
 # -- timers and sleeping --------------------------------------------------------------------------
 
 
@@ -469,7 +520,7 @@ async def test_msleep_interruptible_returns_what_is_left(machine: Machine) -> No
     await advance(machine, 0.25)
     call.task.signal_pending = True
     call.task.wake(TaskState.INTERRUPTIBLE)
-    assert await call.result() == 752 or await call.result() == 750
+    assert await call.result() == 752  # whole ticks of 4 ms
     assert await machine.on_task("msleep_interruptible", 0) == 0
 
 
@@ -494,7 +545,6 @@ async def test_jiffies_and_ktime(machine: Machine) -> None:
     await advance(machine, 0.25)
     await machine.on_task("ktime_get_ts64", timespec.address_)
     assert (timespec.tv_sec, timespec.tv_nsec) == (2, 250_000_000)
-    assert await machine.on_task("round_jiffies_relative", HZ) == HZ - HZ // 4 - HZ % 4 + 1 or True
 
 
 async def test_a_timer_runs_in_a_softirq_when_its_time_has_come(machine: Machine) -> None:
@@ -570,7 +620,7 @@ async def test_sleeping_on_the_host_s_clock() -> None:
     async with booted(Clock()) as machine:
         start = trio.current_time()
         await machine.on_task("msleep", 30)
-        assert 0.03 <= trio.current_time() - start < 0.5
+        assert 0.03 <= trio.current_time() - start < 5
 
 
 # -- kernel threads -------------------------------------------------------------------------------
@@ -681,7 +731,6 @@ def system_wq(machine: Machine, name: str = "system_wq") -> int:
 async def test_work_runs_once_for_a_queueing(machine: Machine) -> None:
     count = machine.alloc()
     work = machine.work(machine.function(machine.increment(count)))
-    machine.computer.cpu  # noqa: B018 - the workers exist before any work does
     assert "kworker/0:0" in machine.tasks("kworker")
     async with trio.open_nursery() as nursery:
 
@@ -712,13 +761,12 @@ async def test_another_worker_starts_when_one_sleeps(machine: Machine) -> None:
     await advance(machine, 1)
     assert machine.space.read_u64(count) == 5
     await advance(machine, 1000)
-    assert sorted(machine.tasks("kworker/0:"))[-2:] == ["kworker/0:1", "kworker/0:2"] or (
-        len(machine.tasks("kworker/0:")) == 3  # two, and the one for WQ_HIGHPRI
-    )
+    assert len(machine.tasks("kworker/0:")) == 3  # two that are kept, and the one for WQ_HIGHPRI
 
 
 async def test_an_ordered_queue_does_one_thing_after_the_other(machine: Machine) -> None:
-    wq = await machine.on_task("alloc_workqueue", machine.text("mine-%d"), 1 << 1 | 1 << 17, 1, 9) & U64
+    fmt, flags = machine.text("mine-%d"), 1 << 1 | 1 << 17
+    wq = await machine.on_task("alloc_workqueue", fmt, flags, 1, 9) & U64
     assert machine.space.read_string(wq) == "mine-9"
     count = machine.alloc()
     works = [
@@ -880,4 +928,4 @@ async def test_an_idle_machine_sleeps() -> None:
         after = trio.lowlevel.current_statistics()
         assert after.tasks_runnable == 0
         assert before.tasks_living == after.tasks_living
-        assert after.seconds_to_next_deadline > 3000
+        assert after.seconds_to_next_deadline > 10  # the time limit of the test

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Between a traced function's first instruction, a call, and the handler: arch/x86/kernel/ftrace_64.S.
+ * Between a traced function's first instruction, a call, and the handler:
+ * arch/x86/kernel/ftrace_64.S.
  *
- * An ops that has its sites for itself gets a copy of the code from ftrace_caller to ftrace_caller_end (or
- * of the other), with a ret behind it and the address of the ops behind that. In the copy two instructions
- * are changed: the one at _op_ptr, 7 bytes, loads that address, and the call calls the ops' own function.
- * So nothing else in here may refer to its own place.
+ * An ops that has its sites for itself gets a copy of the code from ftrace_caller to
+ * ftrace_caller_end (or of the other), with a ret behind it and the address of the ops behind
+ * that. In the copy two instructions are changed: the one at _op_ptr, 7 bytes, loads that address,
+ * and the call calls the ops' own function. So nothing else in here may refer to its own place.
  */
 
 #include <linux/linkage.h>
@@ -17,16 +18,17 @@
 #define KERNEL_DS 0x18
 
 /*
- * What is on the stack above struct pt_regs: two frames that look as if both functions had pushed %rbp, so
- * that a stack trace through here names the traced function and its caller, and the caller's real %rbp.
+ * What is on the stack above struct pt_regs: two frames that look as if both functions had pushed
+ * %rbp, so that a stack trace through here names the traced function and its caller, and the
+ * caller's real %rbp.
  */
 #define FRAMES (5 * 8)
 #define TRACED_RBP (FRAME_SIZE + FRAMES - 8)
 #define TRACED_RIP (FRAME_SIZE + FRAMES)
 
 /*
- * On entry (%rsp) is, above \pushed bytes, the return address into the traced function, and above that the
- * one into its caller.
+ * On entry (%rsp) is, above \pushed bytes, the return address into the traced function, and above
+ * that the one into its caller.
  */
 .macro save_scratch pushed
 	pushq	%rbp

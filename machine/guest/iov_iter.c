@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Places in memory to copy to and from one after the other: lib/iov_iter.c. Those of the kernel only. */
+/*
+ * Places in memory to copy to and from one after the other: lib/iov_iter.c. Those of the kernel
+ * only.
+ */
 
 #include <linux/bug.h>
 #include <linux/kernel.h>

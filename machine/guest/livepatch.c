@@ -16,9 +16,9 @@ int klp_target_state = KLP_UNDEFINED;
 /*
  * The function that the current task is to run instead of the original; NULL for the original.
  *
- * The barriers pair with those of klp_init_transition() and klp_start_transition(): who sees the function
- * on the stack sees its transition flag, and who sees that sees the target state, so that it reads a
- * patch_state which means something.
+ * The barriers pair with those of klp_init_transition() and klp_start_transition(): who sees the
+ * function on the stack sees its transition flag, and who sees that sees the target state, so that
+ * it reads a patch_state which means something.
  */
 static __always_inline struct klp_func *klp_current_func(struct klp_ops *ops)
 {

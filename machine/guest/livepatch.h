@@ -8,8 +8,8 @@
 #include <linux/mutex.h>
 
 /*
- * One for each function that is patched. func_stack holds the klp_func of every patch for it, the newest
- * first; its top is what runs. The struct goes when the last of them does.
+ * One for each function that is patched. func_stack holds the klp_func of every patch for it, the
+ * newest first; its top is what runs. The struct goes when the last of them does.
  */
 struct klp_ops {
 	struct list_head node;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The load average, kernel/sched/loadavg.c. No tick looks at the run queue: the load is worked out when
- * somebody asks for it, and the time since the last such moment counts as idle, as NO_HZ has it.
+ * The load average, kernel/sched/loadavg.c. No tick looks at the run queue: the load is worked out
+ * when somebody asks for it, and the time since the last such moment counts as idle, as NO_HZ has
+ * it.
  */
 
 #include <linux/export.h>

@@ -23,3 +23,65 @@ int unregister_module_notifier(struct notifier_block *nb)
 	return blocking_notifier_chain_unregister(&module_notify_list, nb);
 }
 EXPORT_SYMBOL(unregister_module_notifier);
+
+/* By the caller's rules: preemption is off, or module_mutex is held. */
+struct module *find_module(const char *name)
+{
+	struct module *mod;
+
+	list_for_each_entry(mod, &modules, list)
+		if (mod->state != MODULE_STATE_UNFORMED && !strcmp(mod->name, name))
+			return mod;
+	return NULL;
+}
+
+struct module *__module_address(unsigned long addr)
+{
+	struct module *mod;
+
+	list_for_each_entry(mod, &modules, list)
+		if (mod->state != MODULE_STATE_UNFORMED && within_module(addr, mod))
+			return mod;
+	return NULL;
+}
+
+static bool within(unsigned long addr, const struct module_layout *layout)
+{
+	return addr - (unsigned long)layout->base < layout->text_size;
+}
+
+struct module *__module_text_address(unsigned long addr)
+{
+	struct module *mod = __module_address(addr);
+
+	if (mod && !within(addr, &mod->core_layout) && !within(addr, &mod->init_layout))
+		return NULL;
+	return mod;
+}
+
+bool is_module_address(unsigned long addr)
+{
+	bool ret;
+
+	preempt_disable();
+	ret = __module_address(addr) != NULL;
+	preempt_enable();
+	return ret;
+}
+
+bool is_module_text_address(unsigned long addr)
+{
+	bool ret;
+
+	preempt_disable();
+	ret = __module_text_address(addr) != NULL;
+	preempt_enable();
+	return ret;
+}
+
+/* The loader itself holds one reference. */
+int module_refcount(struct module *mod)
+{
+	return atomic_read(&mod->refcnt) - 1;
+}
+EXPORT_SYMBOL(module_refcount);

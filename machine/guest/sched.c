@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The first task, and what is known of all of them. init/init_task.c, kernel/fork.c, kernel/sched/core.c. */
+/*
+ * The first task, and what is known of all of them. init/init_task.c, kernel/fork.c,
+ * kernel/sched/core.c.
+ */
 
 #include <linux/kernel.h>
 #include <linux/module.h>
@@ -80,3 +83,10 @@ unsigned int nr_running(void)
 	rcu_read_unlock();
 	return n;
 }
+
+/* Signals are not queued here: one is pending or not. */
+void flush_signals(struct task_struct *p)
+{
+	clear_tsk_thread_flag(p, TIF_SIGPENDING);
+}
+EXPORT_SYMBOL(flush_signals);

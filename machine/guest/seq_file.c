@@ -2,7 +2,8 @@
 /*
  * Files that are a sequence of elements, each shown as text: fs/seq_file.c.
  *
- * The buffer holds whole elements. One that does not fit makes it twice as large, and is shown again.
+ * The buffer holds whole elements. One that does not fit makes it twice as large, and is shown
+ * again.
  */
 
 #include <linux/ctype.h>
@@ -106,7 +107,10 @@ static int traverse_again(struct seq_file *m, loff_t offset)
 	return err;
 }
 
-/* Make the buffer hold the element at p, stopping and starting again for each larger one; NULL at the end. */
+/*
+ * Make the buffer hold the element at p, stopping and starting again for each larger one; NULL at
+ * the end.
+ */
 static void *show_first(struct seq_file *m, int *err)
 {
 	void *p;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a show function writes with: fs/seq_file.c. Text that does not fit leaves the buffer full. */
+/*
+ * What a show function writes with: fs/seq_file.c. Text that does not fit leaves the buffer full.
+ */
 
 #include <linux/kernel.h>
 #include <linux/printk.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The functions that Python stands in for. Whoever boots the machine writes a trap over the beginning of each
- * that it serves, and exports the others no more: to call one of those is an invalid opcode.
+ * The functions that Python stands in for. Whoever boots the machine writes a trap over the
+ * beginning of each that it serves, and exports the others no more: to call one of those is an
+ * invalid opcode.
  */
 
 #include <linux/linkage.h>
@@ -41,15 +42,14 @@
 
 /* Memory. */
 	EXPORTED_SERVICE __kmalloc, __kmalloc_node, kmalloc_trace, kfree, krealloc, ksize
-	EXPORTED_SERVICE kvmalloc_node, kvfree, vmalloc, vzalloc, vfree, kmem_cache_create
-	EXPORTED_SERVICE kmem_cache_destroy, kmem_cache_alloc, kmem_cache_free, __get_free_pages
-	EXPORTED_SERVICE get_zeroed_page, free_pages, si_meminfo
-	EXPORTED_SERVICE_GPL __alloc_percpu, free_percpu, si_mem_available
+	EXPORTED_SERVICE kvmalloc_node, kvfree, vmalloc, vzalloc, vfree
+	EXPORTED_SERVICE __get_free_pages
+	EXPORTED_SERVICE free_pages, si_meminfo
+	EXPORTED_SERVICE_GPL __alloc_percpu, free_percpu
 
 /* The log, panics, symbols. */
 	EXPORTED_SERVICE vprintk_emit, panic, add_taint, test_taint, dump_stack
 	EXPORTED_SERVICE_GPL sprint_symbol, sprint_symbol_no_offset, sprint_symbol_build_id
-	EXPORTED_SERVICE_GPL stack_trace_save
 	SERVICE get_taint, sprint_backtrace, sprint_backtrace_build_id, kallsyms_lookup_name
 	SERVICE kallsyms_on_each_symbol, kallsyms_lookup_size_offset
 
@@ -58,7 +58,6 @@
 	EXPORTED_SERVICE schedule_timeout_killable, schedule_timeout_uninterruptible, io_schedule
 	EXPORTED_SERVICE yield, __cond_resched, wake_up_process, kthread_create_on_node
 	EXPORTED_SERVICE kthread_stop, kthread_should_stop, kthread_complete_and_exit, send_sig
-	EXPORTED_SERVICE flush_signals
 	EXPORTED_SERVICE_GPL kthread_data, kthread_park, kthread_unpark, kthread_parkme
 	EXPORTED_SERVICE_GPL kthread_should_park, __put_task_struct, sched_show_task
 	SERVICE wake_up_state, kthread_exit, do_exit, allow_signal, show_stack
@@ -73,8 +72,8 @@
 	EXPORTED_SERVICE wait_for_completion, wait_for_completion_timeout
 	EXPORTED_SERVICE wait_for_completion_interruptible, wait_for_completion_killable
 	EXPORTED_SERVICE wait_for_completion_interruptible_timeout, try_wait_for_completion
-	EXPORTED_SERVICE completion_done, complete, complete_all, prepare_to_wait
-	EXPORTED_SERVICE prepare_to_wait_event, finish_wait, __wake_up, default_wake_function
+	EXPORTED_SERVICE completion_done, complete, complete_all
+	EXPORTED_SERVICE default_wake_function
 
 /* Workqueues. */
 	EXPORTED_SERVICE queue_work_on, queue_delayed_work_on, flush_delayed_work, cancel_work
@@ -97,11 +96,9 @@
 	EXPORTED_SERVICE_GPL rcu_barrier
 
 /* Modules. */
-	EXPORTED_SERVICE try_module_get, module_put, __module_get, __symbol_put, module_refcount
+	EXPORTED_SERVICE try_module_get, module_put, __module_get, __symbol_put
 	EXPORTED_SERVICE __module_put_and_kthread_exit
 	EXPORTED_SERVICE_GPL __symbol_get
-	SERVICE find_module, __module_address, __module_text_address, is_module_address
-	SERVICE is_module_text_address
 
 /* Ftrace and live patching. */
 	EXPORTED_SERVICE_GPL register_ftrace_function, unregister_ftrace_function

@@ -47,8 +47,8 @@ void *klp_shadow_get(void *obj, unsigned long id)
 EXPORT_SYMBOL_GPL(klp_shadow_get);
 
 /*
- * Attach a new variable unless there is one, which is left in *old. The constructor runs under the lock:
- * nobody ever sees a variable that is not complete.
+ * Attach a new variable unless there is one, which is left in *old. The constructor runs under the
+ * lock: nobody ever sees a variable that is not complete.
  */
 static void *attach(void *obj, unsigned long id, size_t size, gfp_t gfp_flags,
 		    klp_shadow_ctor_t ctor, void *ctor_data, void **old)

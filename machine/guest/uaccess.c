@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory of user programs. They are not in this machine: what a system call hands in or wants back is in a
- * buffer of the kernel, and an address in the lower half is nobody's.
+ * Memory of user programs. They are not in this machine: what a system call hands in or wants back
+ * is in a buffer of the kernel, and an address in the lower half is nobody's.
  */
 
 #include <linux/errno.h>

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -114,10 +113,16 @@ def _first_line(*command: str) -> str:
 
 def _run(command: Sequence[str]) -> str:
     """Run a tool, with messages in English. Raises CompilerError with what it said."""
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"},
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except OSError as error:
+        raise CompilerError(
+            f"The tool {command[0]!r}, which builds the kernel, cannot be run ({error.strerror}): "
+            "install gcc and binutils."
+        ) from error
     if done.returncode:
         raise CompilerError(
             f"The embedded kernel does not compile with {command[0]!r}:\n{done.stdout.strip()}"
@@ -263,9 +268,7 @@ def read(path: Path) -> Image:
     symbols = sorted(elf.symbols(), key=lambda symbol: symbol.addr)
     at = {symbol.name: symbol.addr for symbol in symbols}
     exports = read_exports(elf.read, at["__start___ksymtab"], at["__stop___ksymtab"], False)
-    exports |= read_exports(
-        elf.read, at["__start___ksymtab_gpl"], at["__stop___ksymtab_gpl"], True
-    )
+    exports |= read_exports(elf.read, at["__start___ksymtab_gpl"], at["__stop___ksymtab_gpl"], True)
     banner = elf.text(at["linux_banner"])
     sites = elf.read(at["__start_mcount_loc"], at["__stop_mcount_loc"] - at["__start_mcount_loc"])
     services_end = at["__services_end"]

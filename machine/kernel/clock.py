@@ -77,8 +77,9 @@ class VirtualClock(Clock):
         return scope
 
     async def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass: everything that falls due happens, in its order, at its time, before
-        this returns (but for what guest code then still computes). A checkpoint."""
+        """Let ``seconds`` pass: what can run now does so before, and everything that falls due
+        happens, in its order, at its time, before this returns. A checkpoint."""
+        await trio.testing.wait_all_tasks_blocked()
         end = self._now + round(seconds * 1e9)
         while self._timeouts and self._timeouts[0][0] <= end:
             deadline, _, scope = heapq.heappop(self._timeouts)

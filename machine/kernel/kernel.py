@@ -124,7 +124,6 @@ class Kernel:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
         self.sched.start(nursery)
         self.timers.start()
-        self.timers.start()
         self.workqueues.start()
         self.printk(5, self.image.banner.rstrip("\n"))
         for initcall in self._initcalls():

@@ -83,9 +83,7 @@ class Kthreads:
     def _forget(self, address: int) -> None:
         if self._kthreads.pop(address, None) is not None:
             self._ended.remove(address)
-            self._sched.put_task_struct(
-                self._computer.space.view("struct task_struct", address)
-            )
+            self._sched.put_task_struct(self._computer.space.view("struct task_struct", address))
 
     def _current(self) -> _Kthread | None:
         return self._kthreads.get(self._sched.current.address)

@@ -107,11 +107,12 @@ class Modules:
             return export.addr
         return None
 
-    def owner_of(self, export: str) -> str | None:
-        """Who exports a symbol: the name of a module, ``kernel``, or nobody."""
+    def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
+        """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
         if export in self._kernel.exports:
             return "kernel"
-        return next((m.name for m in self._modules.values() if export in m.exports), None)
+        others = (module for module in self._modules.values() if module is not but)
+        return next((module.name for module in others if export in module.exports), None)
 
     def _use(self, user: LoadedModule, owner: LoadedModule) -> None:
         """``ref_module``."""

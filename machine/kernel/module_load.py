@@ -369,7 +369,7 @@ class Loader:
 
     def _refuse_duplicate(self, module: LoadedModule, name: str) -> None:
         """``verify_exported_symbols``."""
-        owner = self._modules.owner_of(name)
+        owner = self._modules.owner_of(name, but=module)
         if owner is not None:
             raise ElfError(
                 errno.ENOEXEC,

@@ -181,7 +181,8 @@ class Task:
         try:
             return await self._run()
         except BaseException:
-            sched.preempt_count = 0  # what it held is lost, as in make_task_dead()
+            if sched._pinned is None:  # what it held is lost, as in make_task_dead()
+                sched.preempt_count = 0
             raise
         finally:
             self.depth -= 1

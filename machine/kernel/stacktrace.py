@@ -24,6 +24,7 @@ class StackTrace:
 
     def __init__(self, computer: Computer) -> None:
         self._space = computer.space
+        self._symbols = computer.symbols
 
     def reliable(self, task: Task) -> list[int]:
         """The addresses on the stack, innermost first, all of them for certain.
@@ -37,20 +38,23 @@ class StackTrace:
             raise OSError(errno.EINVAL, "the chain of frames is broken")
         return entries
 
-    def walk(self, task: Task, registers: dict[str, int] | None = None) -> Iterator[int]:
-        """The addresses on the stack, innermost first; ends with a 0 where the chain is broken."""
+    def walk(self, task: Task) -> Iterator[int]:
+        """The addresses on the stack of a task that waits in a service, innermost first; ends with a 0
+        where the chain is broken."""
         if not task.depth:
             return
-        if registers is None:
-            registers = task.registers()
-            yield registers["rip"]
-            try:
-                yield self._space.read_u64(registers["rsp"])  # into the caller of the service
-            except PageFault:
-                yield 0
-                return
-        else:
-            yield registers["rip"]
+        registers = task.registers()
+        yield registers["rip"]
+        try:
+            yield self._space.read_u64(registers["rsp"])  # into the caller of the service
+        except PageFault:
+            yield 0
+            return
+        for at in self._frames(task, registers):
+            yield self._space.read_u64(at) if at else 0
+
+    def _frames(self, task: Task, registers: dict[str, int]) -> Iterator[int]:
+        """Where the return addresses of the chain of frames are; 0 where it is broken."""
         frame, below = registers["rbp"], registers["rsp"]
         top = task.stack + THREAD_SIZE
         for _ in range(MAX_STACK_ENTRIES):
@@ -58,6 +62,21 @@ class StackTrace:
                 return
             if not below <= frame <= top - 16 or frame % 8:
                 break
-            yield self._space.read_u64(frame + 8)
+            yield frame + 8
             frame, below = self._space.read_u64(frame), frame + 16
         yield 0
+
+    def return_addresses(self, task: Task) -> set[int]:
+        """The places on the stack of the running task that surely hold return addresses."""
+        return set(self._frames(task, task.registers()))
+
+    def words(self, task: Task) -> Iterator[tuple[int, int]]:
+        """Address and content of each word in use on the stack of the running task."""
+        rsp = task.registers()["rsp"] & -8
+        for at in range(max(rsp, task.stack), task.stack + THREAD_SIZE, 8):
+            yield at, self._space.read_u64(at)
+
+    def is_text(self, address: int) -> bool:
+        """Whether an address is in the code of the kernel or of a module."""
+        found = self._symbols.lookup_address(address)
+        return found is not None and found[0].kind in "tTwW"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from machine import disasm
 from machine.computer import Computer
-from machine.cpu import Stop
+from machine.cpu import Stop, Why
 from machine.kernel import printk as log
 from machine.kernel.printk import Printk
 from machine.kernel.sched import THREAD_SIZE, Scheduler, Task, TaskExit
@@ -123,7 +123,9 @@ class Traps:
             self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}")
             self._tainted.add(Taint.WARN)
             self._say(self.modules_linked_in())
-            self._registers_and_trace(task)
+            self._say(self._cpu_line(task))
+            self._show_regs(Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
+            self._call_trace(task)
             self._say(END_TRACE)
         self._cpu["rip"] = rip + len(UD2)
         return True
@@ -157,11 +159,14 @@ class Traps:
         else:
             title = _TITLES.get(stop.vector, f"exception {stop.vector}")
         self._say(f"{title}: {error_code:04x} [#{self._die_counter}] PREEMPT", log.EMERG)
-        self._registers_and_trace(task)
+        self._say(self._cpu_line(task))
+        self._show_regs(stop)
+        self._call_trace(task)
         self._say(self.modules_linked_in())
         if stop.vector == PAGE_FAULT:
             self._say(f"CR2: {stop.address:016x}")
         self._say(END_TRACE)
+        self._show_regs(stop)  # "in case the oops scrolled away"
         self._tainted.add(Taint.DIE)
 
     def _page_fault_code(self, address: int) -> int:
@@ -217,11 +222,10 @@ class Traps:
         words[_CODE_BEFORE] = f"<{words[_CODE_BEFORE]}>"
         return "Code: " + " ".join(words)
 
-    def _registers_and_trace(self, task: Task) -> None:
+    def _show_regs(self, stop: Stop) -> None:
+        """``__show_regs``."""
         r = self._cpu.registers()
-        symbols = self._computer.symbols
-        self._say(self._cpu_line(task))
-        self._say(f"RIP: 0010:{symbols.sprint_symbol(r['rip'])}")
+        self._say(f"RIP: 0010:{self._computer.symbols.sprint_symbol(r['rip'])}")
         self._say(self._code_line(r["rip"]))
         self._say(f"RSP: 0018:{r['rsp']:016x} EFLAGS: {r['eflags']:08x}")
         for names in (
@@ -232,23 +236,30 @@ class Traps:
             ("r13", "r14", "r15"),
         ):
             self._say(" ".join(f"{name.upper():>3}: {r[name]:016x}" for name in names))
+        cr = self._cpu.control_registers()
+        cr2 = stop.address if stop.vector == PAGE_FAULT else cr["cr2"]
+        self._say(f"CS:  0010 DS: 0000 ES: 0000 CR0: {cr['cr0']:016x}")
+        self._say(f"CR2: {cr2:016x} CR3: {cr['cr3']:016x} CR4: {cr['cr4']:016x}")
+
+    def _call_trace(self, task: Task) -> None:
+        """``show_trace_log_lvl``: what the frames say, and with a question mark what else on the stack
+        looks like a return address."""
+        certain = self._stack.return_addresses(task)
         self._say("Call Trace:")
         self._say(" <TASK>")
-        for address in list(self._stack.walk(task, r))[1:]:
-            if address and address != self._sched.guest_return:
-                self._say(f" {symbols.sprint_symbol(address)}")
+        for at, address in self._stack.words(task):
+            if address == self._sched.guest_return:
+                continue
+            if at in certain or self._stack.is_text(address):
+                doubt = "" if at in certain else "? "
+                self._say(f" {doubt}{self._computer.symbols.sprint_backtrace(address)}")
         self._say(" </TASK>")
 
     @service("dump_stack")
     def dump_stack(self) -> None:
         task = self._sched.current
         self._say(self._cpu_line(task))
-        self._say("Call Trace:")
-        self._say(" <TASK>")
-        for address in self._stack.walk(task):
-            if address and address != self._sched.guest_return:
-                self._say(f" {self._computer.symbols.sprint_symbol(address)}")
-        self._say(" </TASK>")
+        self._call_trace(task)
 
     @service("panic")
     async def panic(self, fmt: Ptr) -> None:

@@ -155,8 +155,11 @@ class Workqueues:
         """``workqueue_init``: the system's queues and the first workers. Needs kernel threads."""
         for variable, (name, flags) in _SYSTEM_QUEUES.items():
             at = self._computer.symbols.lookup(variable)
-            if at is not None:
-                self._space.write_u64(at, self._alloc(name, flags, 0))
+            if at is None:
+                continue
+            address = self._space.read_u64(at) or self._alloc(name)
+            self._space.write_u64(at, address)
+            self._queues[address] = self._new(name, flags, 0)
         self._system = self._queues[self._space.read_u64(self._computer.symbol("system_wq"))]
         for pool in (self._normal, self._highpri, self._unbound):
             self._create_worker(pool)
@@ -535,34 +538,38 @@ class Workqueues:
 
     # -- struct workqueue_struct ------------------------------------------------------------------
 
-    def _alloc(self, name: str, flags: int, max_active: int) -> int:
-        """A new queue. All that guest code has of it is an address; the name is there."""
+    def _new(self, name: str, flags: int, max_active: int) -> _Workqueue:
         if flags & WqFlags.UNBOUND:
             pool = self._unbound
         else:
             pool = self._highpri if flags & WqFlags.HIGHPRI else self._normal
-        limit = min(max(1, max_active or _WQ_DFL_ACTIVE), _WQ_MAX_ACTIVE)
+        return _Workqueue(name, flags, _limit(max_active), pool)
+
+    def _alloc(self, name: str) -> int:
+        """Guest code knows a queue by its address only; what is there is the name, for people."""
         address = self._slab.alloc(_WQ_NAME_LEN, "workqueue_struct")
-        label = name.encode("utf-8", "surrogateescape")
-        self._computer.memory.write(address, label[: _WQ_NAME_LEN - 1])
-        self._queues[address] = _Workqueue(name, flags, limit, pool)
+        label = name.encode("utf-8", "surrogateescape")[: _WQ_NAME_LEN - 1]
+        self._computer.memory.write(address, label)
         return address
 
     @service("alloc_workqueue")
     async def alloc_workqueue(self, fmt: Ptr, flags: U32, max_active: S32) -> int:
         """A variadic function. 0 when there is no memory."""
-        name = await vscnprintf_here(
-            self._computer, self._sched.current, fmt, fixed=3, limit=_WQ_NAME_LEN
+        current = self._sched.current
+        name = text(
+            await vscnprintf_here(self._computer, current, fmt, fixed=3, limit=_WQ_NAME_LEN)
         )
         try:
-            return self._alloc(text(name), flags, max_active)
+            address = self._alloc(name)
         except MemoryError:
             return 0
+        self._queues[address] = self._new(name, flags, max_active)
+        return address
 
     @service("workqueue_set_max_active")
     def workqueue_set_max_active(self, address: Ptr, max_active: S32) -> None:
         queue = self._at(address)
-        queue.max_active = min(max(1, max_active or _WQ_DFL_ACTIVE), _WQ_MAX_ACTIVE)
+        queue.max_active = _limit(max_active)
         while queue.inactive and queue.nr_active < queue.max_active:
             queue.nr_active += 1
             self._insert_work(queue.inactive.popleft())
@@ -589,3 +596,8 @@ class Workqueues:
         await self.drain_workqueue(address)
         del self._queues[address]
         self._slab.free(address)
+
+
+def _limit(max_active: int) -> int:
+    """How many items of a queue may be done at a time (``wq_clamp_max_active``)."""
+    return min(max(1, max_active or _WQ_DFL_ACTIVE), _WQ_MAX_ACTIVE)

@@ -29,7 +29,7 @@ static int run(void *data)
 {
 	unsigned long i;
 
-	for (i = 0; i < calls && !kthread_should_stop(); i++) {
+	for (i = 0; i < calls; i++) {
 		switch (caller_version(i)) {
 		case 1:
 			old_calls++;
@@ -40,8 +40,11 @@ static int run(void *data)
 		default:
 			other_calls++;
 		}
-		if (i % 4096 == 0)
+		if (i % 1024 == 0) {
+			if (kthread_should_stop())
+				break;
 			cond_resched();
+		}
 	}
 	done = true;
 	while (!kthread_should_stop())

@@ -6,8 +6,8 @@
 #include <linux/string.h>
 
 /*
- * One number of a list that has commas, moving *str behind it: 0 there was none, 1 it was the last, 2 a comma
- * follows, 3 it begins a range and *str is at the '-'.
+ * One number of a list that has commas, moving *str behind it: 0 there was none, 1 it was the
+ * last, 2 a comma follows, 3 it begins a range and *str is at the '-'.
  */
 int get_option(char **str, int *pint)
 {

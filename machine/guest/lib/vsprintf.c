@@ -68,8 +68,8 @@ static int digits_of(char *reversed, unsigned long long num, unsigned int base, 
 }
 
 /*
- * Spaces, sign, prefix, zeros, digits, spaces. Unlike in C, a precision does not switch the 0 flag off, and
- * 0 has the prefix of hexadecimal numbers, too.
+ * Spaces, sign, prefix, zeros, digits, spaces. Unlike in C, a precision does not switch the 0 flag
+ * off, and 0 has the prefix of hexadecimal numbers, too.
  */
 void emit_number(struct out *out, unsigned long long num, struct spec spec)
 {
@@ -194,10 +194,16 @@ static unsigned long long number_argument(struct arguments *args, char qualifier
 	case 'H': return is_signed ? (signed char)value : (unsigned char)value;
 	case 'h': return is_signed ? (short)value : (unsigned short)value;
 	}
-	return is_signed ? value : (unsigned int)value;
+	/* Not as one expression: that would be of the unsigned type. */
+	if (is_signed)
+		return value;
+	return (unsigned int)value;
 }
 
-/* What follows a %. NULL for a conversion that does not exist: what its argument is cannot be known. */
+/*
+ * What follows a %. NULL for a conversion that does not exist: what its argument is cannot be
+ * known.
+ */
 static const char *convert(struct out *out, const char *fmt, struct arguments *args)
 {
 	struct spec spec = { .width = -1, .precision = -1, .base = 10 };
@@ -259,8 +265,7 @@ static const char *convert(struct out *out, const char *fmt, struct arguments *a
 		spec.base = 16;
 		break;
 	default:
-		WARN_ONCE(1, "Please remove unsupported %%%c in format string\n",
-			  conversion ?: '0');
+		WARN_ONCE(1, "Please remove unsupported %%%c in format string\n", conversion);
 		return NULL;
 	}
 	emit_number(out, number_argument(args, qualifier, spec.flags & SIGN), spec);

@@ -9,7 +9,8 @@
 
 #define VMALLOC_TOTAL_KB (32UL << 30)
 
-static void show_val_kb(struct seq_file *m, const char *s, unsigned long num)
+/* Live patches like to patch it. */
+static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)
 {
 	seq_put_decimal_ull_width(m, s, num << (PAGE_SHIFT - 10), 8);
 	seq_write(m, " kB\n", 4);
@@ -22,8 +23,7 @@ static int meminfo_proc_show(struct seq_file *m, void *v)
 	si_meminfo(&i);
 	show_val_kb(m, "MemTotal:       ", i.totalram);
 	show_val_kb(m, "MemFree:        ", i.freeram);
-	/* No page cache: what is available is what is free. */
-	show_val_kb(m, "MemAvailable:   ", i.freeram);
+	show_val_kb(m, "MemAvailable:   ", si_mem_available());
 	show_val_kb(m, "Buffers:        ", i.bufferram);
 	show_val_kb(m, "Cached:         ", 0);
 	show_val_kb(m, "SwapCached:     ", 0);

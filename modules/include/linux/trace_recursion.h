@@ -6,8 +6,8 @@
 #include <linux/sched.h>
 
 /*
- * current->trace_recursion has four bits for the callbacks and four for ftrace_ops_list_func(): one for
- * each context that can interrupt another (NMI, interrupt, softirq, task).
+ * current->trace_recursion has four bits for the callbacks and four for ftrace_ops_list_func():
+ * one for each context that can interrupt another (NMI, interrupt, softirq, task).
  */
 #define TRACE_CONTEXT_BITS 4
 #define TRACE_FTRACE_START 0
