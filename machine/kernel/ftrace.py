@@ -396,6 +396,14 @@ class Ftrace:
             await self._update()
         return 0
 
+    @service("ftrace_free_filter")
+    def ftrace_free_filter(self, ops: Ptr) -> None:
+        self._set_filter(ops, set())
+
+    @service("ftrace_location")
+    def ftrace_location(self, address: Ptr) -> int:
+        return self.location(address)
+
     def _matching(self, pattern: str) -> set[int]:
         return {
             site.ip

@@ -30,6 +30,18 @@ class Kallsyms:
     def sprint_symbol_no_offset(self, buffer: Ptr, address: Ptr) -> int:
         return self._put(buffer, self._computer.symbols.sprint_symbol_no_offset(address))
 
+    @service("sprint_symbol_build_id")
+    def sprint_symbol_build_id(self, buffer: Ptr, address: Ptr) -> int:
+        return self._put(buffer, self._computer.symbols.sprint_symbol_build_id(address))
+
+    @service("sprint_backtrace_build_id")
+    def sprint_backtrace_build_id(self, buffer: Ptr, address: Ptr) -> int:
+        return self._put(buffer, self._computer.symbols.sprint_backtrace_build_id(address))
+
+    @service("kallsyms_lookup_name")
+    def kallsyms_lookup_name(self, name: Ptr) -> int:
+        return self._computer.symbols.lookup(self._computer.space.read_string(name)) or 0
+
     @service("sprint_backtrace")
     def sprint_backtrace(self, buffer: Ptr, address: Ptr) -> int:
         return self._put(buffer, self._computer.symbols.sprint_backtrace(address))

@@ -22,6 +22,7 @@ from machine.kernel.module import Modules
 from machine.kernel.params import Params
 from machine.kernel.printk import Printk
 from machine.kernel.proc import Proc
+from machine.kernel.random import RandomNumbers
 from machine.kernel.rcu import Rcu
 from machine.kernel.sched import Scheduler, Task
 from machine.kernel.service import Services
@@ -71,9 +72,7 @@ class Kernel:
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
         self.kthreads = Kthreads(computer, self.sched, self.locking)
-        self.workqueues = Workqueues(
-            computer, self.sched, self.slab, self.timers, self.printk
-        )
+        self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         self.rcu = Rcu(computer, self.sched, self.slab, self.workqueues.queue)
         self.params = Params(computer, self.sched, self.slab, self.printk)
         self.proc = Proc(computer, self.sched, self.slab)
@@ -108,6 +107,7 @@ class Kernel:
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
             self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
             self.livepatch, self.livepatch.states, Kallsyms(computer), SystemInfo(computer, clock),
+            RandomNumbers(computer, clock),
         ):  # fmt: skip
             self.services.offer(provider)
         self.exports = {

@@ -156,6 +156,11 @@ class Modules:
     def module_put(self, address: Ptr) -> None:
         self.put(address)
 
+    @service("__module_put_and_kthread_exit")
+    async def __module_put_and_kthread_exit(self, address: Ptr, _code: Ptr) -> None:
+        self.put(address)
+        raise TaskExit(0)
+
     @service("__symbol_get")
     def __symbol_get(self, name: Ptr) -> int:
         wanted = self._space.read_string(name)

@@ -31,6 +31,7 @@ KTHREAD_PID_BASE = 4 << 20
 """Kernel threads of the guest get pids from here on: PID_MAX_LIMIT, which no process of the host that
 uses the mount can have."""
 
+_INTERRUPT_FLAG = 1 << 9  # in EFLAGS
 PF_EXITING, PF_KTHREAD = 0x4, 0x00200000
 _TIF_SIGPENDING, _TIF_NOTIFY_SIGNAL = 1 << 2, 1 << 17
 _MAX_NESTING = 64
@@ -480,7 +481,7 @@ class _Pin:
         self._mine = False
 
     def __enter__(self) -> None:
-        if self._sched.preempt_count:
+        if self._sched.preempt_count or not self._sched.cpu["eflags"] & _INTERRUPT_FLAG:
             self._sched._pinned = self._task
             self._mine = True
 

@@ -52,6 +52,14 @@ class Tainted:
     def add_taint(self, flag: U32, _lockdep_ok: U32) -> None:
         self.add(flag)
 
+    @service("test_taint")
+    def test_taint(self, flag: U32) -> int:
+        return self.mask >> flag & 1
+
+    @service("get_taint")
+    def get_taint(self) -> int:
+        return self.mask
+
     def __str__(self) -> str:
         """``print_tainted``: what a report has behind ``Comm:``."""
         if not self.mask:

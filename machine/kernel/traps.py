@@ -61,6 +61,7 @@ class Traps:
         self.bug_tables: list[tuple[int, int]] = []
         """Start and end of every ``__bug_table``, the kernel's and the modules'."""
         sched.on_exception = self.handle
+        sched.on_schedule_bug = self._schedule_bug
         first = computer.symbols.lookup("__start___bug_table")
         last = computer.symbols.lookup("__stop___bug_table")
         if first and last:
@@ -74,7 +75,18 @@ class Traps:
         if stop.vector == INVALID_OPCODE and self._report_bug(task):
             return
         self._oops(task, stop)
+        count = self._sched.preempt_count
+        if count:
+            self._say(f"note: {task.comm}[{task.pid}] exited with preempt_count {count}", log.INFO)
         raise TaskExit(9, oops=True)  # SIGKILL
+
+    def _schedule_bug(self, task: Task) -> None:
+        """``__schedule_bug``."""
+        count = self._sched.preempt_count
+        self._say(f"BUG: scheduling while atomic: {task.comm}/{task.pid}/{count:#010x}", log.ERR)
+        self._say(self.modules_linked_in())
+        self.dump_stack()
+        self._tainted.add(Taint.WARN)
 
     # -- WARN and BUG -----------------------------------------------------------------------------
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Random numbers for the guest. drivers/char/random.c.
+
+Under virtual time they are the same in every run.
+"""
+
+from __future__ import annotations
+
+import os
+from random import Random
+
+from machine.computer import Computer
+from machine.kernel.clock import Clock
+from machine.kernel.service import U64, Ptr, service
+
+_PTR_KEY_BYTES = 16
+
+
+class RandomNumbers:
+    """The machine's source of random numbers; it also keys the hash that ``%p`` prints."""
+
+    def __init__(self, computer: Computer, clock: Clock) -> None:
+        self._memory = computer.memory
+        self._bytes = Random(0).randbytes if clock.virtual else os.urandom
+        key = computer.symbols.lookup("ptr_key")
+        if key is not None:
+            self._memory.write(key, self._bytes(_PTR_KEY_BYTES))
+
+    @service("get_random_bytes")
+    def get_random_bytes(self, buffer: Ptr, size: U64) -> None:
+        self._memory.write(buffer, self._bytes(size))
+
+    @service("get_random_u32")
+    def get_random_u32(self) -> int:
+        return int.from_bytes(self._bytes(4), "little")
+
+    @service("get_random_u64")
+    def get_random_u64(self) -> int:
+        return int.from_bytes(self._bytes(8), "little")
