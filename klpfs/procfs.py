@@ -7,9 +7,9 @@ import errno
 from collections.abc import Awaitable, Callable, Iterable
 
 from klpfs.guest import inside
-from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile
+from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile, Symlink
 from machine.kernel.kernel import Kernel
-from machine.kernel.proc import ProcEntry
+from machine.kernel.proc import S_IFDIR, ProcEntry
 from machine.kernel.sched import Task
 
 
@@ -84,7 +84,9 @@ class Procfs:
             directory.add(entry.name, self._node(entry))
 
     def _node(self, entry: ProcEntry) -> Node:
-        if entry.mode & 0o40000:
+        if entry.target:
+            return Symlink(entry.target)
+        if entry.mode & S_IFDIR:
             return Directory(entry.mode & 0o777)
         kernel = self._kernel
 
@@ -96,7 +98,9 @@ class Procfs:
             async with inside(kernel, caller):
                 await kernel.proc.write(entry, data)
 
-        return ProcFile(show, store, entry.mode & 0o777)
+        file = ProcFile(show, store, entry.mode & 0o777)
+        file.size = entry.size
+        return file
 
     # -- sysctls, kernel/sysctl.c -----------------------------------------------------------------
 

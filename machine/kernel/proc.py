@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from machine.computer import Computer
 from machine.kernel.sched import Scheduler
-from machine.kernel.service import U32, Ptr, service
+from machine.kernel.service import U32, U64, Ptr, service
 from machine.kernel.slab import Slab
 from machine.memory import PAGE_SIZE
 from machine.structs import Struct
 
+S_IFDIR, S_IFLNK = 0o40000, 0o120000
 _ITER_KVEC = 1
 _MAX_CONTENT = 64 << 20
 _MAX_ERRNO = 4095
@@ -34,7 +35,12 @@ class ProcEntry:
     parent: ProcEntry | None = None
     show: int = 0
     proc_ops: int = 0
+    seq_ops: int = 0
+    state_size: int = 0
     data: int = 0
+    size: int = 0
+    target: str = ""
+    """Where a symbolic link points."""
     children: dict[str, ProcEntry] = field(default_factory=dict)
 
     @property
@@ -103,10 +109,43 @@ class Proc:
     def proc_create(self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr) -> int:
         return self.proc_create_data(name, mode, parent, ops, 0)
 
+    @service("proc_create_seq_private")
+    def proc_create_seq_private(
+        self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr, state_size: U32, data: Ptr
+    ) -> int:
+        entry = self._create(name, mode, parent, 0o444)
+        if entry is None:
+            return 0
+        entry.seq_ops, entry.state_size, entry.data = ops, state_size, data
+        return self._join(entry)
+
     @service("proc_mkdir")
     def proc_mkdir(self, name: Ptr, parent: Ptr) -> int:
-        entry = self._create(name, 0o40000, parent, 0o555)
-        return self._join(entry) if entry else 0
+        return self.proc_mkdir_data(name, 0, parent, 0)
+
+    @service("proc_mkdir_mode")
+    def proc_mkdir_mode(self, name: Ptr, mode: U32, parent: Ptr) -> int:
+        return self.proc_mkdir_data(name, mode, parent, 0)
+
+    @service("proc_mkdir_data")
+    def proc_mkdir_data(self, name: Ptr, mode: U32, parent: Ptr, data: Ptr) -> int:
+        entry = self._create(name, S_IFDIR | mode, parent, 0o555)
+        if entry is None:
+            return 0
+        entry.data = data
+        return self._join(entry)
+
+    @service("proc_symlink")
+    def proc_symlink(self, name: Ptr, parent: Ptr, target: Ptr) -> int:
+        entry = self._create(name, S_IFLNK, parent, 0o777)
+        if entry is None:
+            return 0
+        entry.target = self._space.read_string(target)
+        return self._join(entry)
+
+    @service("proc_set_size")
+    def proc_set_size(self, address: Ptr, size: U64) -> None:
+        self._entries[address].size = size
 
     @service("proc_remove")
     def proc_remove(self, address: Ptr) -> None:
@@ -114,14 +153,15 @@ class Proc:
         if entry is not None:
             self._remove(entry)
 
-    @service("remove_proc_entry")
-    def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> None:
+    @service("remove_proc_entry", "remove_proc_subtree")
+    def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> int:
         here = self._entries[parent] if parent else self.root
         for name in self._space.read_string(name_at).split("/"):
             if name not in here.children:
-                return
+                raise OSError(errno.ENOENT, "no such entry")
             here = here.children[name]
         self._remove(here)
+        return 0
 
     def _remove(self, entry: ProcEntry) -> None:
         for child in list(entry.children.values()):
@@ -169,6 +209,13 @@ class Proc:
             if entry.show:
                 check(await call(symbol("single_open"), file.address_, entry.show, entry.data))
                 release = symbol("single_release")
+                read_iter, read = symbol("seq_read_iter"), 0
+            elif entry.seq_ops:
+                size, file_at = entry.state_size, file.address_
+                opened = await call(symbol("__seq_open_private"), file_at, entry.seq_ops, size)
+                if not opened:
+                    raise OSError(errno.ENOMEM, "no memory for the iterator")
+                release = symbol("seq_release_private")
                 read_iter, read = symbol("seq_read_iter"), 0
             else:
                 ops = self._space.view("struct proc_ops", entry.proc_ops)
