@@ -105,3 +105,14 @@ def test_a_patch_that_was_forced_off_can_never_be_unloaded(klpfs_machine: Machin
     machine.advance(60)
     with pytest.raises(BlockingIOError):
         machine.rmmod("sleeper_patch")
+
+
+@pytest.mark.timeout(30)
+def test_virtual_time_passes_under_a_task_that_never_waits(klpfs_machine: Machine, ko) -> None:
+    machine = klpfs_machine
+    machine.insmod(ko("caller"), "calls=1000000000000")
+    machine.advance(5)
+    first = counters(machine)
+    machine.advance(5)
+    assert float(machine.read("machine/clock").split()[0]) == 10
+    assert counters(machine)[0] > first[0]

@@ -15,6 +15,9 @@ HZ = 250
 INITIAL_JIFFIES = (1 << 64) - 300 * HZ
 """jiffies wrap five minutes after boot, as include/linux/jiffies.h has it."""
 
+BUSY_SLICES = 50
+"""How often a task under virtual time may give the CPU away and get it back before time moves on."""
+
 
 class Clock:
     """The host's monotonic clock, from boot on."""
@@ -51,6 +54,9 @@ class Clock:
         with self.timeout(seconds):
             await trio.sleep_forever()
 
+    def slice_over(self) -> None:
+        """A task gave the processor away and could run on at once."""
+
 
 class VirtualClock(Clock):
     """Time that stands still until `advance`."""
@@ -63,6 +69,8 @@ class VirtualClock(Clock):
         self._now = 0
         self._order = itertools.count()
         self._timeouts: list[tuple[int, int, trio.CancelScope]] = []
+        self._settling: trio.CancelScope | None = None
+        self._slices = 0
 
     def now(self) -> int:
         return self._now
@@ -70,6 +78,7 @@ class VirtualClock(Clock):
     def timeout(self, seconds: float) -> trio.CancelScope:
         scope = trio.CancelScope()
         if seconds <= 0:
+            self.slice_over()
             scope.cancel()
         else:
             deadline = self._now + round(seconds * 1e9)
@@ -78,14 +87,26 @@ class VirtualClock(Clock):
 
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass: what can run now does so before, and everything that falls due
-        happens, in its order, at its time, before this returns. A checkpoint."""
-        await trio.testing.wait_all_tasks_blocked()
+        happens, in its order, at its time, before this returns. A task that never waits gets
+        `BUSY_SLICES` at each of these points. A checkpoint."""
+        await self._settle()
         end = self._now + round(seconds * 1e9)
         while self._timeouts and self._timeouts[0][0] <= end:
             deadline, _, scope = heapq.heappop(self._timeouts)
             self._now = max(self._now, deadline)
             if not scope.cancel_called:
                 scope.cancel()
-                await trio.testing.wait_all_tasks_blocked()
+                await self._settle()
         self._now = end
-        await trio.testing.wait_all_tasks_blocked()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        self._slices = BUSY_SLICES
+        with trio.CancelScope() as self._settling:
+            await trio.testing.wait_all_tasks_blocked()
+        self._settling = None
+
+    def slice_over(self) -> None:
+        self._slices -= 1
+        if self._settling is not None and self._slices <= 0:
+            self._settling.cancel()

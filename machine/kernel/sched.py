@@ -224,6 +224,7 @@ class Task:
     async def _preempt(self) -> None:
         sched = self._sched
         self.preempted = True
+        sched.clock.slice_over()
         try:
             with sched.pin(self):
                 await trio.lowlevel.checkpoint()
