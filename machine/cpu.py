@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import unicorn
 from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
 
 from machine.memory import Memory
 from machine.ticker import Ticker
@@ -28,9 +29,7 @@ REGISTERS = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "eflags",
 )  # fmt: skip
 _IDS = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in REGISTERS}
-_IDS_ALL = tuple(_IDS.values())
-_ARGUMENT_IDS = tuple(_IDS[name] for name in ("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
-_RAX, _RIP, _RSP = _IDS["rax"], _IDS["rip"], _IDS["rsp"]
+_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _U64 = (1 << 64) - 1
 
 _MSR_EFER, _EFER = 0xC0000080, 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11  # SCE LME LMA NXE
@@ -67,6 +66,31 @@ Context = Any
 """Everything the processor holds for one task; opaque."""
 
 
+class _Bank:
+    """Some 64-bit registers, read and written in one call of the library.
+
+    A trap into Python spends most of its time on registers, and the binding's own functions take
+    several times as long.
+    """
+
+    def __init__(self, uc: Any, names: Sequence[str]) -> None:
+        count = len(names)
+        self._uc = uc._uch
+        self._ids = (ctypes.c_int * count)(*(_IDS[name] for name in names))
+        self._values = (ctypes.c_uint64 * count)()
+        at = ctypes.addressof(self._values)
+        self._pointers = (ctypes.c_void_p * count)(*(at + 8 * i for i in range(count)))
+        self._count = count
+
+    def read(self) -> list[int]:
+        uclib.uc_reg_read_batch(self._uc, self._ids, self._pointers, self._count)
+        return self._values[:]
+
+    def write(self, values: Sequence[int]) -> None:
+        self._values[: len(values)] = [value & _U64 for value in values]
+        uclib.uc_reg_write_batch(self._uc, self._ids, self._pointers, len(values))
+
+
 class Cpu:
     """One processor on a `Memory`.
 
@@ -101,6 +125,10 @@ class Cpu:
         self._instructions = slice_instructions
         self._ticker = Ticker(slice_seconds, uc.emu_stop)
         self._pristine = uc.context_save()
+        self._all = _Bank(uc, REGISTERS)
+        self._argument_bank = _Bank(uc, _ARGUMENTS)
+        self._single = {name: _Bank(uc, [name]) for name in REGISTERS}
+        self._rip = self._single["rip"]
 
     def close(self) -> None:
         """Stop the timer thread."""
@@ -109,24 +137,22 @@ class Cpu:
     # -- registers --------------------------------------------------------------------------------
 
     def __getitem__(self, register: str) -> int:
-        return int(self._uc.reg_read(_IDS[register]))
+        return self._single[register].read()[0]
 
     def __setitem__(self, register: str, value: int) -> None:
-        self._uc.reg_write(_IDS[register], value & _U64)
+        self._single[register].write((value,))
 
     def registers(self) -> dict[str, int]:
         """All general registers, RIP and the flags by name."""
-        values = self._uc.reg_read_batch(_IDS_ALL)
-        return dict(zip(REGISTERS, values, strict=True))
+        return dict(zip(REGISTERS, self._all.read(), strict=True))
 
     def arguments(self, count: int) -> tuple[int, ...]:
         """The first ``count`` (at most six) integer arguments of the function just entered."""
-        return tuple(self._uc.reg_read_batch(_ARGUMENT_IDS[:count])) if count else ()
+        return tuple(self._argument_bank.read()[:count]) if count else ()
 
     def set_arguments(self, values: tuple[int, ...]) -> None:
         """Put integer arguments where the System V calling convention has them."""
-        for register, value in zip(_ARGUMENT_IDS, values, strict=False):
-            self._uc.reg_write(register, value & _U64)
+        self._argument_bank.write(values)
 
     def control_registers(self) -> dict[str, int]:
         """CR0, CR2, CR3 and CR4."""
@@ -157,7 +183,7 @@ class Cpu:
         self._traps[address] = handler
 
     def _on_out(self, uc: Any, _port: int, _size: int, _value: int, _data: Any) -> None:
-        address = uc.reg_read(_RIP)
+        address = self._rip.read()[0]
         handler = self._traps.get(address)
         if handler is None:
             return  # a port with no device behind it
@@ -184,7 +210,7 @@ class Cpu:
         """
         uc = self._uc
         self._stop = None
-        rip = uc.reg_read(_RIP)
+        rip = self._rip.read()[0]
         try:
             if self._instructions:
                 uc.emu_start(rip, 0, count=self._instructions)
@@ -223,10 +249,9 @@ class Cpu:
 
     def _forget_exception(self) -> None:
         """unicorn takes a second exception for a double fault unless its state is replaced."""
-        registers = self._uc.reg_read_batch(_IDS_ALL)
+        registers = self._all.read()
         self._uc.context_restore(self._pristine)
-        for register, value in zip(_IDS_ALL, registers, strict=True):
-            self._uc.reg_write(register, value)
+        self._all.write(registers)
 
     def _flush_tlb(self) -> None:
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
