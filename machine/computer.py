@@ -100,7 +100,7 @@ class Computer:
     def unmap_pages(self, area: Extents, vaddr: int, size: int, *, guard: bool = True) -> None:
         """Undo `map_pages`, with the same ``area``, ``size`` and ``guard``."""
         size, edge = page_align(size), PAGE_SIZE if guard else 0
+        self.cpu.code_changed(vaddr, size)  # while it is mapped: translations are known by page
         self.memory.free_pages(self.memory.translate(vaddr), size)
         self.memory.unmap(vaddr, size)
         area.free(vaddr - edge, size + 2 * edge)
-        self.cpu.code_changed(vaddr, size)

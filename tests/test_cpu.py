@@ -152,3 +152,19 @@ def test_pages_come_back() -> None:
     assert memory.free_bytes == before
     with pytest.raises(MemoryError):
         memory.alloc_pages(1 << 30)
+
+
+def test_code_in_pages_that_were_used_before_is_the_new_code(board: Board) -> None:
+    """Translations belong to physical pages: they must go before the pages do."""
+    for value in (1, 2):
+        paddr = board.memory.alloc_pages(2 * PAGE_SIZE)
+        at = TEXT + 0x40000
+        board.memory.map(at, paddr, 2 * PAGE_SIZE, executable=True)
+        for page in (at, at + PAGE_SIZE):
+            board.memory.write(page, bytes([0xB8, value, 0, 0, 0, 0xF4]))  # mov eax, value; hlt
+            board.cpu["rip"] = page
+            board.cpu.run()
+            assert board.cpu["rax"] == value
+        board.cpu.code_changed(at, 2 * PAGE_SIZE)
+        board.memory.free_pages(board.memory.translate(at), 2 * PAGE_SIZE)
+        board.memory.unmap(at, 2 * PAGE_SIZE)

@@ -226,9 +226,13 @@ class Modules:
         kernel.ftrace.add_sites(module.ftrace_sites)
         if module.bug_table:
             kernel.traps.bug_tables.append(module.bug_table)
+        await self.livepatch.module_coming(module.struct)
         try:
-            await self.livepatch.module_coming(module.struct)
             await self._notify(module, State.COMING)
+        except OSError:
+            await self.livepatch.module_going(module.struct)
+            raise
+        try:
             await kernel.params.parse(module.name, arguments, module.params(self._space))
             self._sysfs.add(module)
         except OSError:

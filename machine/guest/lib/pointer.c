@@ -298,6 +298,11 @@ void emit_pointer(struct out *out, const char *ext, void *ptr, struct spec spec)
 	case 'e':
 		emit_error(out, ptr, spec);
 		return;
+	case 'G':
+		if (ext[1] != 'g')
+			break;
+		emit_gfp_flags(out, *(gfp_t *)ptr);
+		return;
 	case 'a':
 		if (emit_bad_pointer(out, ptr, spec))
 			return;

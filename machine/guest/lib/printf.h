@@ -38,6 +38,7 @@ struct spec {
 extern void emit(struct out *out, char c);
 extern void emit_pad(struct out *out, char c, int n);
 extern void emit_string(struct out *out, const char *s, struct spec spec);
+extern void emit_gfp_flags(struct out *out, gfp_t gfp);
 extern void emit_number(struct out *out, unsigned long long num, struct spec spec);
 extern bool emit_bad_pointer(struct out *out, const void *ptr, struct spec spec);
 extern void emit_pointer(struct out *out, const char *ext, void *ptr, struct spec spec);
