@@ -20,6 +20,7 @@ from machine.kernel.stacktrace import StackTrace
 from machine.kernel.taint import Taint, Tainted
 from machine.kernel.text import Text
 from machine.kernel.vsprintf import text as as_text
+from machine.kernel.vsprintf import vscnprintf_here
 from machine.memory import PAGE_SIZE, PRESENT, WRITE, PageFault
 
 BREAKPOINT, INVALID_OPCODE, GENERAL_PROTECTION, PAGE_FAULT = 3, 6, 13, 14
@@ -253,10 +254,12 @@ class Traps:
         self._say(f"CS:  0010 DS: 0000 ES: 0000 CR0: {cr['cr0']:016x}")
         self._say(f"CR2: {cr2:016x} CR3: {cr['cr3']:016x} CR4: {cr['cr4']:016x}")
 
-    def _call_trace(self, task: Task) -> None:
+    def _call_trace(self, task: Task, *, in_service: bool = False) -> None:
         """``show_trace_log_lvl``: what the frames say, and with a question mark what else on the stack
         looks like a return address."""
         certain = self._stack.return_addresses(task)
+        if in_service:
+            certain.add(task.registers()["rsp"])
         self._say("Call Trace:")
         self._say(" <TASK>")
         for at, address in self._stack.words(task):
@@ -271,10 +274,16 @@ class Traps:
     def dump_stack(self) -> None:
         task = self._sched.current
         self._say(self._cpu_line(task))
-        self._call_trace(task)
+        self._call_trace(task, in_service=True)
 
     @service("panic")
     async def panic(self, fmt: Ptr) -> None:
-        message = as_text(self._computer.memory.read(fmt, 64)).split("\0")[0].rstrip("\n")
-        self._say(f"Kernel panic - not syncing: {message}", log.EMERG)
+        """The machine does not stop for it, only the task does: the mount goes on."""
+        task = self._sched.current
+        message = await vscnprintf_here(self._computer, task, fmt, fixed=1)
+        self._say(f"Kernel panic - not syncing: {as_text(message).rstrip()}", log.EMERG)
+        self.dump_stack()
+        self._say(
+            f"---[ end Kernel panic - not syncing: {as_text(message).rstrip()} ]---", log.EMERG
+        )
         raise TaskExit(errno.EIO, oops=True)
