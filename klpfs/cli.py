@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from klpfs import control, daemon
+
+if TYPE_CHECKING:
+    from machine.image import Image
 
 _SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _INSMOD_ERRORS = {
@@ -92,13 +96,11 @@ def mount(
     from klpfs.kernel_tree import kernel_tree
     from machine.image import embedded
 
-    if kernel != "embedded":
-        raise click.BadParameter("only the embedded kernel is there", param_hint="--kernel")
     if not 32 << 20 <= memory <= 16 << 30:
         raise click.BadParameter("between 32M and 16G, please", param_hint="--memory")
     with _failing(daemon.MountError, embedded.CompilerError):
         daemon.check(mountpoint)
-        image = embedded.load(progress=_say_progress())
+        image = _image(kernel)
         daemon.serve(
             kernel_tree(image, memory_size=memory & -(2 << 20), virtual_time=virtual_time),
             mountpoint,
@@ -106,6 +108,15 @@ def mount(
             foreground=foreground,
             log_file=log_file,
         )
+
+
+def _image(kernel: str) -> Image:
+    """The kernel that ``--kernel`` names. Raises `embedded.CompilerError`."""
+    from machine.image import embedded
+
+    if kernel != "embedded":
+        raise click.BadParameter("only the embedded kernel is there", param_hint="--kernel")
+    return embedded.load(progress=_say_progress())
 
 
 def _say_progress() -> Callable[[str], None] | None:
@@ -217,3 +228,36 @@ def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bo
         sys.exit(1)
     except kbuild.ToolchainError as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--kernel", metavar="embedded", help="Of a machine of its own, even if one is there.")
+@click.option(
+    "--modules", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIRECTORY", help="modprobe finds the modules in it.",
+)  # fmt: skip
+@_takes_machine
+@click.pass_context
+def run(
+    ctx: click.Context, command: tuple[str, ...], kernel: str | None, modules: tuple[Path, ...]
+) -> None:
+    """Run COMMAND so that the kernel it sees is the machine's: /proc, /sys, /dev/kmsg, /lib/modules,
+    uname, and the system calls behind insmod, rmmod and dmesg.
+
+    Where no machine is mounted, it gets one of its own, which ends with it.
+    """
+    from klpfs import run as running
+    from klpfs.kernel_tree import kernel_tree
+    from machine.image import embedded
+
+    def mount_own(mountpoint: Path) -> None:
+        # Root may become others in there, and they need /proc too.
+        others = os.geteuid() == 0
+        daemon.serve(kernel_tree(_image(kernel or "embedded")), mountpoint, allow_other=others)
+
+    if kernel and ctx.obj:
+        raise click.UsageError("a machine that is mounted has its kernel: -m or --kernel, not both")
+    with _failing(control.NoMachine, daemon.MountError, embedded.CompilerError, running.RunError):
+        machine = None if kernel else running.find_machine(ctx.obj)
+        running.run(command, machine, mount_own, modules)

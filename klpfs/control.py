@@ -19,6 +19,11 @@ class NoMachine(Exception):
     """It is not clear which mount is meant; the message says what to do."""
 
 
+def machines() -> list[Path]:
+    """The mounts that answer, and answer us: not those of other users."""
+    return [mount for mount in find_mounts() if os.path.isdir(mount / "machine")]
+
+
 def find_machine(given: str | None) -> Path:
     """The mount that a command means: ``given``, else ``$KLPFS_MOUNT``, else the only one.
 
@@ -26,10 +31,10 @@ def find_machine(given: str | None) -> Path:
     """
     path = given or os.environ.get("KLPFS_MOUNT")
     if path:
-        if not (Path(path) / "machine").is_dir():
+        if not os.path.isdir(os.path.join(path, "machine")):
             raise NoMachine(f"no machine is mounted on {path}; klpfs mount {path}")
         return Path(path)
-    mounts = [mount for mount in find_mounts() if (mount / "machine").is_dir()]
+    mounts = machines()
     if not mounts:
         raise NoMachine("no machine is mounted; klpfs mount DIRECTORY")
     if len(mounts) > 1:

@@ -16,6 +16,11 @@ from machine.kernel.printk import Printk
 _LINE_MAX = 1024 - 32  # CONSOLE_EXT_LOG_MAX leaves that for the text of one write
 _FACILITY_USER = 1
 
+SEEK_TO_DATA = 1 << 61
+SEEK_TO_END = 1 << 62
+"""A FUSE server is told where a file is read, not of lseek(2); and of files without a size, SEEK_DATA
+and SEEK_END are not known. Who reads from one of these offsets means it (`klpfs.supervisor`)."""
+
 
 class _KmsgHandle(Handle):
     """A reader (and writer) of the log with a place of its own in it."""
@@ -25,8 +30,21 @@ class _KmsgHandle(Handle):
         self._printk = printk
         self._seq = printk.first_seq
         self._blocks = not flags & os.O_NONBLOCK
+        self._offset = 0  # where the next read will be, without lseek(2)
+
+    def _seek(self, offset: int) -> None:
+        """``devkmsg_llseek``: to the first record, the first after a clear, or behind the last."""
+        if offset == 0:
+            self._seq = self._printk.first_seq
+        elif offset == SEEK_TO_DATA:
+            self._seq = max(self._printk.clear_seq, self._printk.first_seq)
+        elif offset == SEEK_TO_END:
+            self._seq = self._printk.next_seq
 
     async def read(self, caller: Caller, offset: int, size: int) -> bytes:
+        if offset != self._offset:
+            self._seek(offset)
+            self._offset = offset
         if self._seq < self._printk.first_seq:
             self._seq = self._printk.first_seq
             raise OSError(errno.EPIPE, "records were overwritten")
@@ -41,6 +59,7 @@ class _KmsgHandle(Handle):
         if len(text) > size:
             raise OSError(errno.EINVAL, "the buffer is too small")
         self._seq += 1
+        self._offset = offset + len(text)
         return text
 
     async def write(self, caller: Caller, offset: int, data: bytes) -> int:

@@ -82,13 +82,14 @@ def attributes(node: Node) -> pyfuse3.EntryAttributes:
 
 
 class Open:
-    """An open file: its handle, and who opened it."""
+    """An open file: its handle, who opened it, and under which inode number."""
 
-    __slots__ = ("caller", "flushes", "handle", "waiter")
+    __slots__ = ("caller", "flushes", "handle", "ino", "waiter")
 
-    def __init__(self, handle: Handle, caller: Caller) -> None:
+    def __init__(self, handle: Handle, caller: Caller, ino: int) -> None:
         self.handle = handle
         self.caller = caller
+        self.ino = ino
         self.flushes = type(handle).flush is not Handle.flush
         self.waiter: pyfuse3.PollHandle | None = None
 
@@ -339,21 +340,24 @@ class FileSystem(pyfuse3.Operations):
         caller = caller_of(ctx)
         handle = node.open(caller, flags)
         number = next(self._numbers)
-        self._open[number] = Open(handle, caller)
+        self._open[number] = Open(handle, caller, inode)
         # Never the page cache: what a file says is made when it is read.
         return pyfuse3.FileInfo(fh=number, direct_io=True, keep_cache=False)
 
     @answers
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
         file = self._open[fh]
-        with self._interrupts.operation(file.caller.pid, file.handle.node.ino):
-            return await file.handle.read(file.caller, off, size)
+        try:
+            with self._interrupts.operation(file.caller.pid, file.ino):
+                return await file.handle.read(file.caller, off, size)
+        finally:
+            await self.settle()  # machine/syscall does things when it is read
 
     @answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         file = self._open[fh]
         try:
-            with self._interrupts.operation(file.caller.pid, file.handle.node.ino):
+            with self._interrupts.operation(file.caller.pid, file.ino):
                 return await file.handle.write(file.caller, off, buf)
         finally:
             await self.settle()
@@ -364,7 +368,7 @@ class FileSystem(pyfuse3.Operations):
         if not file.flushes:  # most, and every close(2) comes here
             return
         try:
-            with self._interrupts.operation(file.caller.pid, file.handle.node.ino):
+            with self._interrupts.operation(file.caller.pid, file.ino):
                 await file.handle.flush(file.caller)
         finally:
             await self.settle()

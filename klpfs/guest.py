@@ -23,13 +23,18 @@ def comm_of(pid: int) -> str:
         return "?"
 
 
+class TaskDied(OSError):
+    """The task did not survive what it did in the kernel: in Linux, the process is no more."""
+
+
 @asynccontextmanager
 async def inside(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
     """The body runs in the kernel of the guest, as the caller's task. What runs there sleeps
-    uninterruptibly. An oops, which kills the task, is OSError(EFAULT) for the process."""
+    uninterruptibly. An oops, which kills the task, is TaskDied(EFAULT) for the process."""
     with trio.CancelScope(shield=True):
         try:
             async with kernel.sched.user_task(caller.pid, comm_of(caller.pid)):
                 yield
         except TaskExit as exit_:
-            raise OSError(errno.EFAULT if exit_.oops else errno.EINTR, "the task died") from None
+            number = errno.EFAULT if exit_.oops else errno.EINTR
+            raise TaskDied(number, "the task died") from None

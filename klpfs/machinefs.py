@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from klpfs.guest import inside
 from klpfs.nodes import Attribute, Caller, Directory, DynamicDirectory, Handle, Node, Stream, Upload
 from klpfs.procfs import text_file
+from klpfs.syscalls import syscall_file
 from machine import disasm
 from machine.cpu import REGISTERS
 from machine.kernel.clock import VirtualClock
@@ -179,6 +180,7 @@ def machinefs(kernel: Kernel) -> Directory:
 
     root.add("insmod", Upload(insmod))
     root.add("rmmod", Attribute(None, rmmod))
+    root.add("syscall", syscall_file(kernel))
     root.add("clock", Attribute(show_clock, store_clock))
     root.add("syslog", Stream(lambda node, _c, _f: _Syslog(node, kernel), 0o644))
     root.add("disasm", _Disassembly(kernel))

@@ -10,6 +10,7 @@ from klpfs.devfs import devfs
 from klpfs.machinefs import machinefs
 from klpfs.nodes import Directory, Root
 from klpfs.procfs import Procfs
+from klpfs.procview import ProcView
 from klpfs.sysfs import Sysfs
 from klpfs.tracefs import tracefs
 from machine.kernel.kernel import Kernel
@@ -24,7 +25,7 @@ def tree(kernel: Kernel) -> Root:
     kernel_directory.add("debug", debugfs(kernel))
     kernel_directory.add("tracing", tracefs(kernel))
     root.add("sys", sysfs.root)
-    root.add("proc", Procfs(kernel).root)
+    procfs = root.add("proc", Procfs(kernel).root)
     root.add("dev", devfs(kernel))
-    root.add("machine", machinefs(kernel))
+    root.add("machine", machinefs(kernel)).add("procview", ProcView(procfs))
     return root

@@ -12,9 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
 _EXPORT = "__ksymtab_"
 
 
@@ -47,6 +44,10 @@ def parse_modinfo(section: bytes) -> tuple[tuple[str, str], ...]:
 
 def read(name: str, path: Path) -> Object:
     """Read the object file of the module ``name``."""
+    # Here, because whoever wants to know how modules are compiled imports this too.
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
     with path.open("rb") as file:
         elf = ELFFile(file)
         table = elf.get_section_by_name(".symtab")

@@ -17,6 +17,10 @@ apt_install() {
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+if [[ -n ${KLPFS_PYTHON:-} ]]; then # one that has klpfs already
+	python=$KLPFS_PYTHON
+	return
+fi
 if command -v apt-get >/dev/null; then
 	# pyfuse3 is built from source where there is no wheel: it needs the headers of libfuse.
 	apt_install fuse3 libfuse3-dev pkg-config gcc libc6-dev binutils

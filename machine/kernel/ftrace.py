@@ -80,10 +80,11 @@ class Ftrace:
 
     def add_sites(self, ips: Iterable[int]) -> None:
         """``ftrace_process_locs``: take the call sites of the kernel or of a module that loads, and
-        turn each into a nop."""
+        turn each into a nop, or into a call where an ops covers every function."""
+        everywhere = [ops for ops in self._ops if not self._filter(ops)]
         for ip in ips:
-            self._text.poke_early(ip, NOP5)
-            self._sites[ip] = Site(ip)
+            self._sites[ip] = Site(ip, list(everywhere))
+            self._text.poke_early(ip, self._instruction(self._sites[ip]))
         self._order = None
 
     def remove_sites(self, start: int, end: int) -> None:
@@ -179,10 +180,13 @@ class Ftrace:
         self._slab.free(address)
 
     def _slab_does_not_own(self, address: int) -> bool:
-        return address not in self._slab.allocations()  # the image's static EMPTY_HASH
+        return not self._slab.ksize(address)  # the image's static EMPTY_HASH
 
-    async def set_filter_ip(self, ops: int, ip: int, *, remove: bool = False) -> None:
-        """``ftrace_set_filter_ip``: add a site to the filter of ``ops``, or take it out.
+    async def set_filter_ip(
+        self, ops: int, ip: int, *, remove: bool = False, reset: bool = False
+    ) -> None:
+        """``ftrace_set_filter_ip``: add a site to the filter of ``ops`` (or to nothing, if ``reset``),
+        or take it out.
 
         Raises OSError: EINVAL (no such site), ENOENT (not in the filter), EBUSY (another ops that
         modifies the return address has it). A checkpoint if ``ops`` is registered.
@@ -190,15 +194,23 @@ class Ftrace:
         site = self.location(ip)
         if not site:
             raise OSError(errno.EINVAL, f"no ftrace site at {ip:#x}")
-        ips = self._filter(ops)
+        ips = set() if reset else self._filter(ops)
         if remove and site not in ips:
             raise OSError(errno.ENOENT, "not in the filter")
-        new = ips - {site} if remove else ips | {site}
-        if ops in self._ops:
-            self._check_ipmodify(ops, new - ips)
-        self._set_filter(ops, new)
-        if ops in self._ops:
-            await self._update()
+        await self._change_filter(ops, ips - {site} if remove else ips | {site})
+
+    async def _change_filter(self, ops: int, ips: set[int]) -> None:
+        """``ftrace_hash_move_and_update_ops``."""
+        if ops not in self._ops:
+            self._set_filter(ops, ips)
+            return
+        before = set(self._covered(ops))
+        self._check_ipmodify(ops, ips - before)
+        self._set_filter(ops, ips)
+        after = set(self._covered(ops))
+        self._cover(ops, after - before)
+        self._uncover(ops, before - after)
+        await self._update(before ^ after)
 
     def _covered(self, ops: int) -> Iterable[int]:
         ips = self._filter(ops)
@@ -233,7 +245,8 @@ class Ftrace:
         self._ops.insert(0, ops)
         view.flags |= ENABLED | ALLOC_TRAMP
         view.trampoline = self._make_trampoline(view)
-        await self._update()
+        self._cover(ops, self._covered(ops))
+        await self._update(self._covered(ops))
 
     async def unregister(self, ops: int) -> None:
         """``unregister_ftrace_function``: when it returns, no task is on its way into ``ops`` any more.
@@ -246,7 +259,8 @@ class Ftrace:
         self._space.write_u64(before, int(view.next))
         del self._ops[i]
         view.flags &= ~ENABLED
-        await self._update()
+        self._uncover(ops, self._covered(ops))
+        await self._update(self._covered(ops))
         await self._free_trampoline(view)
 
     async def set_enabled(self, on: bool) -> None:
@@ -254,36 +268,36 @@ class Ftrace:
         if not on and any(self._view(ops).flags & PERMANENT for ops in self._ops):
             raise OSError(errno.EBUSY, "a live patch needs ftrace")
         self.enabled = on
-        await self._update()
+        await self._update(self._sites)
 
-    async def _update(self) -> None:
-        """Bring every site in line with the registered ops."""
+    def _cover(self, ops: int, ips: Iterable[int]) -> None:
+        for ip in ips:
+            if ip in self._sites:
+                self._sites[ip].ops.insert(0, ops)
+
+    def _uncover(self, ops: int, ips: Iterable[int]) -> None:
+        for ip in ips:
+            if ip in self._sites and ops in self._sites[ip].ops:
+                self._sites[ip].ops.remove(ops)
+
+    async def _update(self, ips: Iterable[int]) -> None:
+        """Bring these sites in line with the ops that cover them. A checkpoint if one changes."""
         async with self._lock:
-            wanted: dict[int, list[int]] = {}
-            for ops in self._ops:
-                for ip in self._covered(ops):
-                    if ip in self._sites:
-                        wanted.setdefault(ip, []).append(ops)
-            for site in self._sites.values():
-                if site.ops and site.ip not in wanted:
-                    wanted[site.ip] = []
-            changes = []
-            for ip, covering in wanted.items():
-                self._sites[ip].ops = covering
-                code = self._instruction(ip, covering)
-                if self._text.read(ip) != code:
-                    changes.append((ip, code))
+            sites = [self._sites[ip] for ip in ips if ip in self._sites]
+            wanted = [(site.ip, self._instruction(site)) for site in sites]
+            changes = [(ip, code) for ip, code in wanted if self._text.read(ip) != code]
             if changes:
                 await self._text.poke_bp(changes)
 
-    def _instruction(self, ip: int, covering: list[int]) -> bytes:
-        if not covering or not self.enabled:
+    def _instruction(self, site: Site) -> bytes:
+        """What shall stand at a site."""
+        if not site.ops or not self.enabled:
             return NOP5
-        if len(covering) == 1:
-            return call_to(ip, int(self._view(covering[0]).trampoline))
-        with_regs = any(self._view(ops).flags & SAVE_REGS for ops in covering)
+        if len(site.ops) == 1:
+            return call_to(site.ip, int(self._view(site.ops[0]).trampoline))
+        with_regs = any(self._view(ops).flags & SAVE_REGS for ops in site.ops)
         return call_to(
-            ip, self._computer.symbol("ftrace_regs_caller" if with_regs else "ftrace_caller")
+            site.ip, self._computer.symbol("ftrace_regs_caller" if with_regs else "ftrace_caller")
         )
 
     # -- trampolines ------------------------------------------------------------------------------
@@ -375,30 +389,22 @@ class Ftrace:
 
     @service("ftrace_set_filter_ip")
     async def ftrace_set_filter_ip(self, ops: Ptr, ip: U64, remove: S32, reset: S32) -> int:
-        if reset:
-            self._set_filter(ops, set())
-        await self.set_filter_ip(ops, ip, remove=bool(remove))
+        await self.set_filter_ip(ops, ip, remove=bool(remove), reset=bool(reset))
         return 0
 
     @service("ftrace_set_filter")
     async def ftrace_set_filter(self, ops: Ptr, text: Ptr, length: S32, reset: S32) -> int:
-        if reset:
-            self._set_filter(ops, set())
         pattern = self._computer.memory.read(text, length).decode() if text else ""
         ips = self._matching(pattern)
         if pattern and not ips:
             raise OSError(errno.EINVAL, f"no function matches {pattern}")
-        new = self._filter(ops) | ips
-        if ops in self._ops:
-            self._check_ipmodify(ops, ips)
-        self._set_filter(ops, new)
-        if ops in self._ops:
-            await self._update()
+        await self._change_filter(ops, ips if reset else self._filter(ops) | ips)
         return 0
 
     @service("ftrace_free_filter")
     def ftrace_free_filter(self, ops: Ptr) -> None:
-        self._set_filter(ops, set())
+        if ops not in self._ops:
+            self._set_filter(ops, set())
 
     @service("ftrace_location")
     def ftrace_location(self, address: Ptr) -> int:
