@@ -101,11 +101,8 @@ def real_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 @pytest.fixture
 def run(real_time: Machine) -> Run:
     """Run a shell script in the view of the machine, with options of ``klpfs run``."""
-    try:
-        probe = subprocess.run(command("true", machine=real_time), capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(str(error))
-    if probe.returncode:
+    probe = subprocess.run(command("true", machine=real_time), capture_output=True, text=True)
+    if "klpfs run needs" in probe.stderr:  # something of the host
         pytest.skip(probe.stderr.strip())
 
     def in_view(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -166,7 +163,8 @@ def test_a_program_sees_the_guest(real_time: Machine, run: Run) -> None:
 def test_processes_are_the_hosts(run: Run) -> None:
     done = run(
         """
-        cat /proc/self/comm; readlink -f /proc/$$/exe; [ $(readlink /proc/self/fd/1 | cut -c1-4) = pipe ] && echo fd
+        cat /proc/self/comm; readlink -f /proc/$$/exe
+        [ $(readlink /proc/self/fd/1 | cut -c1-4) = pipe ] && echo fd
         echo from a pipe | cat <(cat)
         cat /proc/4194305/comm; ls /proc | grep -cx $$
         """
@@ -199,7 +197,8 @@ def test_sysctl(run: Run) -> None:
     done = run(
         """
         PATH=$PATH:/usr/sbin:/sbin
-        sysctl -n kernel.ftrace_enabled; sysctl -w kernel.ftrace_enabled=0; cat /proc/sys/kernel/ftrace_enabled
+        sysctl -n kernel.ftrace_enabled; sysctl -w kernel.ftrace_enabled=0
+        cat /proc/sys/kernel/ftrace_enabled
         sysctl -q kernel.ftrace_enabled=1; sysctl -n kernel.pid_max
         """
     )
@@ -378,7 +377,8 @@ def test_syslog(python) -> None:
         size = call(SYSLOG, 3, buffer, 4096)
         print(buffer.raw[:3].decode(), buffer.raw[:size].decode().split("] ")[1].strip())
         print(call(SYSLOG, 3, buffer, 4), call(SYSLOG, 3, None, 4), call(SYSLOG, 3, buffer, -1))
-        print(call(SYSLOG, 10, None, 0), call(SYSLOG, 8, None, 9), call(SYSLOG, 8, None, 4), call(SYSLOG, 11, None, 0))
+        print(call(SYSLOG, 10, None, 0), call(SYSLOG, 8, None, 9))
+        print(call(SYSLOG, 8, None, 4), call(SYSLOG, 11, None, 0))
         unread = call(SYSLOG, 9, None, 0)
         while unread:
             unread -= call(SYSLOG, 2, buffer, 4096)
@@ -387,11 +387,12 @@ def test_syslog(python) -> None:
         """
     )
     lines = output.splitlines()
-    assert lines[0] == "<11 a line" or lines[0] == "<3> a line"
+    assert lines[0] == "<11 a line"  # facility user, as of whoever writes to /dev/kmsg
     assert lines[1].split() == ["0", str(-errno.EINVAL), str(-errno.EINVAL)]
-    assert lines[2].split() == [str(1 << 20), str(-errno.EINVAL), "0", str(-errno.EINVAL)]
-    assert lines[3] == "0 0"
-    assert lines[4] == str(-errno.EFAULT)
+    assert lines[2].split() == [str(1 << 20), str(-errno.EINVAL)]
+    assert lines[3].split() == ["0", str(-errno.EINVAL)]
+    assert lines[4] == "0 0"
+    assert lines[5] == str(-errno.EFAULT)
 
 
 def test_seeking_in_other_files_is_the_hosts(python, tmp_path: Path) -> None:
@@ -487,7 +488,8 @@ def test_a_machine_of_its_own_ends_with_the_program(run: Run, tmp_path: Path) ->
     before = find_mounts()
     script = f"""
         uname -r; echo $KLPFS_MOUNT
-        (until [ -e {late}.go ]; do sleep 0.05; done; cat /proc/cmdline > {late}; uname -r >> {late}) >/dev/null 2>&1 &
+        (until [ -e {late}.go ]; do sleep 0.05; done
+         cat /proc/cmdline > {late}; uname -r >> {late}) >/dev/null 2>&1 &
     """
     done = subprocess.run(
         command("--", "bash", "-c", script), capture_output=True, text=True, timeout=SECONDS
@@ -507,11 +509,10 @@ def test_a_machine_of_its_own_ends_with_the_program(run: Run, tmp_path: Path) ->
 
 def test_killed_it_leaves_nothing_behind(run: Run) -> None:
     before = mounts()
-    words = command("--", "bash", "-c", "echo $KLPFS_MOUNT; sleep 1000")
+    words = command("--", "bash", "-c", "echo $KLPFS_MOUNT; exec sleep 1000")
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         mountpoint = Path(process.stdout.readline().strip())
-        subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=True)
         process.kill()
     end = time.monotonic() + SECONDS
     while mountpoint.exists() and time.monotonic() < end:
