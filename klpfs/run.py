@@ -61,6 +61,8 @@ def run(
         listener = seccomp.install()
         socket.send_fds(ours, [b"listener"], [listener])
         os.close(listener)
+        if not ours.recv(1):
+            raise RunError("the supervisor, which makes the system calls, has died")
     except (namespace.NamespaceError, seccomp.Unsupported) as error:
         raise RunError(str(error)) from None
     finally:
@@ -120,11 +122,13 @@ def _supervisor(its: socket.socket, root: int, own: Path | None) -> None:
     try:
         # Before this, the program is not in its namespace yet, or died on its way there.
         _, descriptors, _, _ = socket.recv_fds(its, 16, 1)
-        its.close()
         if own is not None:
             _detach(own)
         if descriptors:
-            Supervisor(seccomp.Listener(descriptors[0]), root).run()
+            supervisor = Supervisor(seccomp.Listener(descriptors[0]), root)
+            its.send(b"!")
+            its.close()
+            supervisor.run()
     finally:
         os.close(root)
         if own is not None:

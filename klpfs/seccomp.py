@@ -22,8 +22,7 @@ CALLS = {"init_module": 175, "delete_module": 176, "syslog": 103, "uname": 63, "
 CALLS_I386 = {"init_module": 128, "delete_module": 129, "syslog": 103, "uname": 122,
               "finit_module": 350}  # fmt: skip
 LSEEK = 8
-SEEKS = (os.SEEK_DATA, os.SEEK_END)
-"""Of lseek(2), only these from offset 0."""
+"""Only lseek(..., 0, SEEK_DATA), which dmesg(1) does to /dev/kmsg and few others do at all."""
 
 _ARCH_X86_64, _ARCH_I386 = 0xC000003E, 0x40000003
 _LD, _JEQ, _RET = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
@@ -82,11 +81,10 @@ def _program() -> list[Instruction]:
     def calls(table: dict[str, int]) -> list[Instruction]:
         return [load_number, *(step for nr in table.values() for step in _equals(nr, [notify]))]
 
-    seek = [step for whence in SEEKS for step in _argument_equals(2, whence, [notify])]
-    seek = [*_argument_equals(1, 0, seek), allow]
+    seek = _argument_equals(1, 0, _argument_equals(2, os.SEEK_DATA, [notify]))
     return [
         (_LD, 0, 0, _DATA_ARCH),
-        *_equals(_ARCH_X86_64, [*calls(CALLS), *_equals(LSEEK, seek), allow]),
+        *_equals(_ARCH_X86_64, [*calls(CALLS), *_equals(LSEEK, [*seek, allow]), allow]),
         *_equals(_ARCH_I386, [*calls(CALLS_I386), allow]),
         allow,
     ]

@@ -195,7 +195,7 @@ class Supervisor:
             case "syslog":
                 return self._syslog(caller, tid, _int(args[0]), args[1], _int(args[2]))
             case _:
-                return self._lseek(caller, _int(args[0]), _int(args[2]))
+                return self._seek_data(caller, _int(args[0]))
 
     def _init_module(
         self, caller: _Caller, tid: int, address: int, size: int, parameters: int
@@ -238,15 +238,14 @@ class Supervisor:
             caller.write(buffer, text)
         return result
 
-    def _lseek(self, caller: _Caller, number: int, whence: int) -> int | None:
+    def _seek_data(self, caller: _Caller, number: int) -> int | None:
         """``devkmsg_llseek``, of /dev/kmsg; of anything else, it is the host's to do."""
         try:
             with caller.descriptor(number) as descriptor:
                 found = os.fstat(descriptor)
                 if (found.st_dev, found.st_ino) != self._kmsg:
                     return None
-                ours = devfs.SEEK_TO_DATA if whence == os.SEEK_DATA else devfs.SEEK_TO_END
-                os.lseek(descriptor, ours, os.SEEK_SET)
+                os.lseek(descriptor, devfs.SEEK_TO_DATA, os.SEEK_SET)
                 return 0
         except OSError:
             return None
