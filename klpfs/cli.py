@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,8 @@ from klpfs import control, daemon
 if TYPE_CHECKING:
     from machine.image import Image
 
-_SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_LEAST_MEMORY, _MOST_MEMORY = 32 << 20, 16 << 30
 _INSMOD_ERRORS = {
     errno.ENOEXEC: "Invalid module format",
     errno.ENOENT: "Unknown symbol in module",
@@ -30,11 +33,15 @@ _INSMOD_ERRORS = {
 
 def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
     """Bytes, with K, M or G behind the number."""
-    lower = text.lower().removesuffix("ib").removesuffix("b")
-    number = lower.rstrip("kmg")
-    if not number.isdecimal() or len(lower) - len(number) > 1:
-        raise click.BadParameter(f"{text!r} is not a size; 256M is one")
-    return int(number) * _SIZES.get(lower[-1], 1)
+    found = re.fullmatch(r"([0-9]+)([kmg]?)(i?b)?", text.lower())
+    if not found:
+        raise click.ClickException(f"--memory: {text!r} is not a size; 256M is one")
+    size = int(found[1]) * _SIZES[found[2]]
+    if not _LEAST_MEMORY <= size <= _MOST_MEMORY:
+        raise click.ClickException(
+            f"--memory: {text} is too much or too little; 32M to 16G will do"
+        )
+    return size & -(2 << 20)
 
 
 @contextmanager
@@ -62,7 +69,20 @@ def _takes_machine(function: click.decorators.FC) -> click.decorators.FC:
     )(function)  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """What the system refuses is one sentence too: of a machine that has gone, for example."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has gone
+                raise
+            where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="klpfs")
 @_takes_machine
 def main() -> None:
@@ -96,13 +116,11 @@ def mount(
     from klpfs.kernel_tree import kernel_tree
     from machine.image import embedded
 
-    if not 32 << 20 <= memory <= 16 << 30:
-        raise click.BadParameter("between 32M and 16G, please", param_hint="--memory")
     with _failing(daemon.MountError, embedded.CompilerError):
         daemon.check(mountpoint)
         image = _image(kernel)
         daemon.serve(
-            kernel_tree(image, memory_size=memory & -(2 << 20), virtual_time=virtual_time),
+            kernel_tree(image, memory_size=memory, virtual_time=virtual_time),
             mountpoint,
             allow_other=allow_other,
             foreground=foreground,
@@ -116,7 +134,13 @@ def _image(kernel: str) -> Image:
 
     if kernel != "embedded":
         raise click.BadParameter("only the embedded kernel is there", param_hint="--kernel")
-    return embedded.load(progress=_say_progress())
+    try:
+        return embedded.load(progress=_say_progress())
+    except OSError as error:
+        raise click.ClickException(
+            f"the kernel, once compiled, cannot be kept: {error.filename}: {error.strerror}; "
+            "set $XDG_CACHE_HOME to a directory that you can write to"
+        ) from None
 
 
 def _say_progress() -> Callable[[str], None] | None:
@@ -131,8 +155,15 @@ def _say_progress() -> Callable[[str], None] | None:
 @click.option("--lazy", is_flag=True, help="Detach at once, also while it is in use.")
 def umount(mountpoint: Path, lazy: bool) -> None:
     """Unmount; returns when the mount and its daemon are gone."""
-    with _failing(daemon.MountError):
-        daemon.unmount(mountpoint, lazy=lazy)
+    try:
+        with _failing(daemon.MountError):
+            daemon.unmount(mountpoint, lazy=lazy)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise click.ClickException(
+            f"{mountpoint}: target is busy; see fuser -vm {mountpoint}, or use --lazy"
+        ) from None
 
 
 @main.command()
@@ -166,17 +197,22 @@ def insmod(ctx: click.Context, file: Path, parameters: tuple[str, ...], force: b
 def rmmod(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
     """Unload the modules NAMES."""
     machine = _machine(ctx)
+    failed = False
     for name in names:
         try:
             control.rmmod(machine, name, force=force)
         except OSError as error:
+            failed = True
             if error.errno == errno.ENOENT:
                 why = f"Module {name} is not currently loaded"
             elif error.errno == errno.EWOULDBLOCK:
-                why = f"Module {name} is in use"
+                holders = " ".join(control.holders(machine, name))
+                why = f"Module {name} is in use{' by: ' + holders if holders else ''}"
             else:
                 why = f"could not remove '{name}': {error.strerror}"
-            raise click.ClickException(why) from None
+            click.echo(f"Error: {why}", err=True)
+    if failed:
+        sys.exit(1)
 
 
 @main.command()
@@ -199,13 +235,13 @@ def lsmod(ctx: click.Context) -> None:
 def dmesg(ctx: click.Context, follow: bool, clear: bool) -> None:
     """Print the kernel log."""
     machine = _machine(ctx)
+    for number in (signal.SIGINT, signal.SIGPIPE):  # the end of it, as of any filter
+        signal.signal(number, signal.SIG_DFL)
     if clear:
         control.clear_log(machine)
-    elif follow:
-        for line in control.follow(machine):
-            click.echo(line, nl=False)
-    else:
-        click.echo(control.dmesg(machine), nl=False)
+        return
+    for line in control.follow(machine) if follow else [control.dmesg(machine)]:
+        click.echo(line.encode("utf-8", "surrogateescape"), nl=False)
 
 
 @main.command()
@@ -226,7 +262,7 @@ def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bo
     except kbuild.CompileError as error:
         click.echo(str(error).rstrip("\n"), err=True)
         sys.exit(1)
-    except kbuild.ToolchainError as error:
+    except (kbuild.ToolchainError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -15,6 +15,10 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _RECORD_BYTES = 8192
 
 
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
+
+
 class NoMachine(Exception):
     """It is not clear which mount is meant; the message says what to do."""
 
@@ -79,8 +83,19 @@ def _quoted(parameter: str) -> str:
 
 def rmmod(machine: Path, name: str, *, force: bool = False) -> None:
     """Unload a module by its name, or that of its file. Raises OSError with the kernel's errno."""
-    name = name.rsplit("/", 1)[-1].removesuffix(".ko").replace("-", "_")
-    _write(machine / "machine/rmmod", f"{'-f ' if force else ''}{name}".encode())
+    _write(machine / "machine/rmmod", f"{'-f ' if force else ''}{_modname(name)}".encode())
+
+
+def holders(machine: Path, name: str) -> list[str]:
+    """The modules that use a module."""
+    try:
+        return sorted(os.listdir(machine / "sys/module" / _modname(name) / "holders"))
+    except FileNotFoundError:
+        return []
+
+
+def _modname(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".ko").replace("-", "_")
 
 
 def clear_log(machine: Path) -> None:
@@ -90,14 +105,17 @@ def clear_log(machine: Path) -> None:
 
 def dmesg(machine: Path) -> str:
     """The log from the last clear on, as ``dmesg`` prints it."""
-    text = (machine / "machine/syslog").read_text(errors="surrogateescape")
-    return "".join(line.partition(">")[2] for line in text.splitlines(keepends=True))
+    lines = (machine / "machine/syslog").read_bytes().split(b"\n")
+    return _text(b"\n".join(line.partition(b">")[2] for line in lines))
 
 
 def follow(machine: Path) -> Iterator[str]:
-    """The log from its beginning, and then each record as it comes, without end."""
+    """The log from the last clear on, and then each record as it comes, without end."""
+    from klpfs.devfs import SEEK_TO_DATA  # here: it brings the whole machine
+
     descriptor = os.open(machine / "dev/kmsg", os.O_RDONLY)
     try:
+        os.lseek(descriptor, SEEK_TO_DATA, os.SEEK_SET)
         while True:
             try:
                 record = os.read(descriptor, _RECORD_BYTES)
@@ -106,7 +124,8 @@ def follow(machine: Path) -> Iterator[str]:
             found = _RECORD.match(record)
             if found:
                 seconds, rest = divmod(int(found[3]), 1_000_000)
-                text = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), found[4].rstrip(b"\n"))
-                yield f"[{seconds:5d}.{rest:06d}] {text.decode('utf-8', 'surrogateescape')}\n"
+                text = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), found[4].split(b"\n")[0])
+                for line in text.split(b"\n"):
+                    yield f"[{seconds:5d}.{rest:06d}] {_text(line)}\n"
     finally:
         os.close(descriptor)

@@ -1,31 +1,54 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``dev/kmsg``: the log, a record for each read. Documentation/ABI/testing/dev-kmsg,
-kernel/printk/printk.c."""
+kernel/printk/printk.c.
+
+In Linux it is a device; here it can only be a file, which is told of reads and their offsets, and of
+lseek(2) by those alone. So the file has a size, that of the log as text: where SEEK_END leads to is an
+offset that means the end of the log.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import select
+from collections.abc import Callable
 
-from klpfs.nodes import Caller, Directory, Handle, Node, Stream
+from klpfs.nodes import Caller, Directory, Handle, Stream
 from machine.kernel import printk as log
 from machine.kernel.kernel import Kernel
 from machine.kernel.printk import Printk
 
-_LINE_MAX = 1024 - 32  # CONSOLE_EXT_LOG_MAX leaves that for the text of one write
+_LINE_MAX = 1024 - 32  # LOG_LINE_MAX
 _FACILITY_USER = 1
 
 SEEK_TO_DATA = 1 << 61
 SEEK_TO_END = 1 << 62
-"""A FUSE server is told where a file is read, not of lseek(2); and of files without a size, SEEK_DATA
-and SEEK_END are not known. Who reads from one of these offsets means it (`klpfs.supervisor`)."""
+"""Offsets that mean what SEEK_DATA and SEEK_END do. The host does not ask about SEEK_DATA, and answers
+0 or ENXIO by itself: who knows what is meant goes here (`klpfs.supervisor`)."""
+
+
+class _Kmsg(Stream):
+    """The file: its size, as it was last told, is an offset that somebody may seek to."""
+
+    def __init__(self, printk: Printk) -> None:
+        super().__init__(lambda _n, _c, flags: _KmsgHandle(self, printk, flags), 0o644, self._tell)
+        self._printk = printk
+        self.told = (0, 0)
+        """A size, and the record that was the next to come."""
+
+    def _tell(self) -> int:
+        self.told = len(self._printk.text()), self._printk.next_seq
+        return self.told[0]
 
 
 class _KmsgHandle(Handle):
     """A reader (and writer) of the log with a place of its own in it."""
 
-    def __init__(self, node: Node, printk: Printk, flags: int) -> None:
+    node: _Kmsg
+
+    def __init__(self, node: _Kmsg, printk: Printk, flags: int) -> None:
         super().__init__(node)
         self._printk = printk
         self._seq = printk.first_seq
@@ -34,31 +57,33 @@ class _KmsgHandle(Handle):
 
     def _seek(self, offset: int) -> None:
         """``devkmsg_llseek``: to the first record, the first after a clear, or behind the last."""
+        size, end = self.node.told
         if offset == 0:
             self._seq = self._printk.first_seq
         elif offset == SEEK_TO_DATA:
             self._seq = max(self._printk.clear_seq, self._printk.first_seq)
-        elif offset == SEEK_TO_END:
+        elif offset == size:
+            self._seq = end
+        else:
             self._seq = self._printk.next_seq
+        self._offset = offset
 
     async def read(self, caller: Caller, offset: int, size: int) -> bytes:
         if offset != self._offset:
             self._seek(offset)
-            self._offset = offset
+        if self._seq >= self._printk.next_seq:
+            if not self._blocks:
+                raise OSError(errno.EAGAIN, "no record")
+            await self._printk.wait_for(self._seq)
         if self._seq < self._printk.first_seq:
             self._seq = self._printk.first_seq
             raise OSError(errno.EPIPE, "records were overwritten")
         record = self._printk.record(self._seq)
-        if record is None:
-            if not self._blocks:
-                raise OSError(errno.EAGAIN, "no record")
-            await self._printk.wait_for(self._seq)
-            record = self._printk.record(self._seq)
-            assert record is not None
+        assert record is not None
+        self._seq += 1
         text = record.kmsg()
         if len(text) > size:
             raise OSError(errno.EINVAL, "the buffer is too small")
-        self._seq += 1
         self._offset = offset + len(text)
         return text
 
@@ -66,20 +91,28 @@ class _KmsgHandle(Handle):
         if len(data) > _LINE_MAX:
             raise OSError(errno.EINVAL, "the line is too long")
         level, facility = log.LOGLEVEL_DEFAULT, _FACILITY_USER
-        prefix = re.match(rb"<(\d+)>", data)
-        text = data
-        if prefix:
-            number = int(prefix[1])
-            level, facility = number & 7, number >> 3 or _FACILITY_USER
-            text = data[prefix.end() :]
-        self._printk.emit(facility, level, text.decode("utf-8", "surrogateescape"))
+        line = data.split(b"\0")[0]
+        if prefix := re.match(rb"<(\d*)>", line):
+            number = int(prefix[1] or b"0")
+            level, facility = number & 7, number >> 3 & 0xFF or _FACILITY_USER
+            line = line[prefix.end() :]
+        self._printk.emit(facility, level, line.decode("utf-8", "surrogateescape"))
         return len(data)
+
+    def poll(self, notify: Callable[[], None] | None) -> int:
+        """``devkmsg_poll``."""
+        if self._seq >= self._printk.next_seq:
+            if notify is not None:
+                self._printk.notify_once(notify)
+            return 0
+        ready = select.POLLIN | select.POLLRDNORM
+        if self._seq < self._printk.first_seq:
+            ready |= select.POLLERR | select.POLLPRI
+        return ready
 
 
 def devfs(kernel: Kernel) -> Directory:
     """The directory with ``kmsg`` in it."""
     root = Directory(0o755)
-    root.add(
-        "kmsg", Stream(lambda node, _caller, flags: _KmsgHandle(node, kernel.printk, flags), 0o644)
-    )
+    root.add("kmsg", _Kmsg(kernel.printk))
     return root

@@ -77,7 +77,8 @@ def attributes(node: Node) -> pyfuse3.EntryAttributes:
     entry.st_size = node.size
     entry.st_blksize = PAGE_SIZE
     entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = node.mtime_ns
-    entry.entry_timeout = entry.attr_timeout = FOREVER if node.attached else 0
+    entry.entry_timeout = FOREVER if node.attached else 0
+    entry.attr_timeout = FOREVER if node.attached and node.steady else 0
     return entry
 
 
@@ -341,8 +342,9 @@ class FileSystem(pyfuse3.Operations):
         handle = node.open(caller, flags)
         number = next(self._numbers)
         self._open[number] = Open(handle, caller, inode)
-        # Never the page cache: what a file says is made when it is read.
-        return pyfuse3.FileInfo(fh=number, direct_io=True, keep_cache=False)
+        # Without the page cache: what a file says is made when it is read. With it, mmap(2) works.
+        cached = node.mappable and flags & os.O_ACCMODE == os.O_RDONLY
+        return pyfuse3.FileInfo(fh=number, direct_io=not cached, keep_cache=False)
 
     @answers
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]

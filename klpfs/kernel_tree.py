@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
+from klpfs.daemon import MountError
 from klpfs.nodes import Root
 from klpfs.tree import tree
 from machine.image import Image
@@ -25,12 +27,18 @@ def kernel_tree(
 
     @asynccontextmanager
     async def booted() -> AsyncIterator[Root]:
-        kernel = Kernel(
-            image,
-            VirtualClock() if virtual_time else Clock(),
-            memory_size=memory_size,
-            slice_instructions=SLICE_INSTRUCTIONS if virtual_time else 0,
-        )
+        try:
+            kernel = Kernel(
+                image,
+                VirtualClock() if virtual_time else Clock(),
+                memory_size=memory_size,
+                slice_instructions=SLICE_INSTRUCTIONS if virtual_time else 0,
+            )
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            size = f"{memory_size >> 20} MiB"
+            raise MountError(f"this computer has no {size} to give; --memory 64M") from None
         try:
             async with trio.open_nursery() as nursery:
                 await kernel.boot(nursery)

@@ -20,6 +20,7 @@ from machine.cpu import REGISTERS
 from machine.kernel.clock import VirtualClock
 from machine.kernel.kernel import Kernel
 from machine.kernel.module import IGNORE_MODVERSIONS, IGNORE_VERMAGIC
+from machine.kernel.printk import Printk
 
 _ELF_MAGIC = b"\x7fELF"
 _FORCE = {"-f": IGNORE_VERMAGIC | IGNORE_MODVERSIONS, "--force": IGNORE_VERMAGIC | IGNORE_MODVERSIONS,
@@ -107,19 +108,22 @@ class _PhysicalMemory(Handle):
         return self._memory.ram[offset : offset + size]
 
 
-class _Syslog(Handle):
+def _log(printk: Printk) -> bytes:
     """The log as text, from the last clear on."""
+    return printk.text(printk.clear_seq)
+
+
+class _Syslog(Handle):
+    """The log as it is when reading begins; what is written is a command."""
 
     def __init__(self, node: Node, kernel: Kernel) -> None:
         super().__init__(node)
         self._printk = kernel.printk
-        self._text = b""
+        self._text: bytes | None = None
 
     async def read(self, caller: Caller, offset: int, size: int) -> bytes:
-        if offset == 0:
-            records = self._printk.records(self._printk.clear_seq)
-            text = "".join(record.syslog() for record in records)
-            self._text = text.encode("utf-8", "surrogateescape")
+        if offset == 0 or self._text is None:
+            self._text = _log(self._printk)
         return self._text[offset : offset + size]
 
     async def write(self, caller: Caller, offset: int, data: bytes) -> int:
@@ -182,7 +186,11 @@ def machinefs(kernel: Kernel) -> Directory:
     root.add("rmmod", Attribute(None, rmmod))
     root.add("syscall", syscall_file(kernel))
     root.add("clock", Attribute(show_clock, store_clock))
-    root.add("syslog", Stream(lambda node, _c, _f: _Syslog(node, kernel), 0o644))
+    syslog = Stream(
+        lambda node, _c, _f: _Syslog(node, kernel), 0o644, lambda: len(_log(kernel.printk))
+    )
+    syslog.mappable = True  # as `dmesg -F` does
+    root.add("syslog", syslog)
     root.add("disasm", _Disassembly(kernel))
     root.add("registers", text_file(lambda: _registers(kernel), 0o400))
     root.add("allocations", text_file(lambda: _allocations(kernel), 0o400))

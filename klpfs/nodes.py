@@ -50,10 +50,12 @@ class Node:
 
     ``alive`` is false once the node, or a directory above it, was removed. ``attached`` says that a
     directory holds the node by name, so that its removal will be announced; a name that is made up
-    on demand (`DynamicDirectory`) is not attached.
+    on demand (`DynamicDirectory`) is not attached. ``steady`` says that what stat(2) says of the node
+    changes only when somebody changes it through the mount.
     """
 
     size = 0
+    steady = True
     nlink = 1
 
     def __init__(self, mode: int) -> None:
@@ -310,9 +312,14 @@ class Handle:
 
 
 class File(Node, ABC):
-    """A regular file. ``fsync_errno`` answers fsync(2), 0 being success."""
+    """A regular file. ``fsync_errno`` answers fsync(2), 0 being success.
+
+    ``mappable`` says that a program may map it as a whole, for which its size must be true; then the
+    kernel keeps what was read until the next open.
+    """
 
     fsync_errno = errno.EINVAL
+    mappable = False
 
     @abstractmethod
     def open(self, caller: Caller, flags: int) -> Handle:
@@ -423,15 +430,23 @@ class Stream(File):
     """A file whose handles do the work: ``opener`` makes one for each open(2), or raises `OSError`.
 
     For blocking files, binary ones, and those that collect what they are given. ``size`` is what
-    stat(2) says, in bytes.
+    stat(2) says, in bytes, or a function that knows it.
     """
 
     def __init__(
-        self, opener: Callable[[Stream, Caller, int], Handle], mode: int = 0o644, size: int = 0
+        self,
+        opener: Callable[[Stream, Caller, int], Handle],
+        mode: int = 0o644,
+        size: int | Callable[[], int] = 0,
     ) -> None:
         super().__init__(stat.S_IFREG | mode)
         self._opener = opener
-        self.size = size
+        self._size = size
+        self.steady = isinstance(size, int)
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self._size if isinstance(self._size, int) else self._size()
 
     def open(self, caller: Caller, flags: int) -> Handle:
         return self._opener(self, caller, flags)

@@ -77,7 +77,8 @@ class Machine:
 
     def dmesg(self) -> list[str]:
         """The lines of the log, without their times, since the last `clear_log`."""
-        return [line.partition("] ")[2] for line in control.dmesg(self.mountpoint).splitlines()]
+        lines = control.dmesg(self.mountpoint).split("\n")[:-1]
+        return [line.partition("] ")[2] for line in lines]
 
     def clear_log(self) -> None:
         """`dmesg` begins here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
@@ -31,6 +32,8 @@ class Record(NamedTuple):
     facility: int
     level: int
     text: str
+    continued: bool = False
+    """The end of a line (KERN_CONT) whose beginning went by before it came."""
 
     @property
     def priority(self) -> int:
@@ -40,11 +43,11 @@ class Record(NamedTuple):
     def kmsg(self) -> bytes:
         """The record as /dev/kmsg gives it, Documentation/ABI/testing/dev-kmsg."""
         body = "".join(
-            c if " " <= c <= "~" and c != "\\" or ord(c) > 126 else f"\\x{ord(c):02x}"
-            for c in self.text
+            chr(byte) if 32 <= byte < 127 and byte != 0x5C else f"\\x{byte:02x}"
+            for byte in self.text.encode("utf-8", "surrogateescape")
         )
-        line = f"{self.priority},{self.seq},{self.time // 1000},-;{body}\n"
-        return line.encode("utf-8", "surrogateescape")
+        flag = "c" if self.continued else "-"
+        return f"{self.priority},{self.seq},{self.time // 1000},{flag};{body}\n".encode()
 
     def syslog(self) -> str:
         """The record as syslog(2) gives it: priority, time, text; a line for each line of it."""
@@ -63,21 +66,22 @@ class Printk:
         self._records: deque[Record] = deque()
         self._bytes = 0
         self._next_seq = 0
-        self._open_line = False  # the last record had no newline and may be continued
+        self._open: Record | None = None  # no newline yet: it may be continued, and nobody sees it
         self._arrived = trio.Event()
+        self._notify: list[Callable[[], None]] = []
         self.clear_seq = 0
         """``dmesg`` begins here, after ``dmesg -C``."""
         self._said_once: set[str] = set()
 
     @property
     def next_seq(self) -> int:
-        """The sequence number that the next record will get."""
-        return self._next_seq
+        """The sequence number of the next record to be seen."""
+        return self._next_seq if self._open is None else self._open.seq
 
     @property
     def first_seq(self) -> int:
         """The oldest record that is still there."""
-        return self._records[0].seq if self._records else self._next_seq
+        return self._records[0].seq if self._records else self.next_seq
 
     def records(self, seq: int = 0) -> list[Record]:
         """All records from ``seq`` on."""
@@ -93,16 +97,25 @@ class Printk:
 
     async def wait_for(self, seq: int) -> None:
         """Wait until record ``seq`` is there."""
-        while seq >= self._next_seq:
+        while seq >= self.next_seq:
             await self._arrived.wait()
+
+    def notify_once(self, notify: Callable[[], None]) -> None:
+        """Call ``notify`` when the next record has come."""
+        self._notify.append(notify)
+
+    def text(self, seq: int = 0) -> bytes:
+        """All records from ``seq`` on, as syslog(2) gives them."""
+        lines = "".join(record.syslog() for record in self.records(seq))
+        return lines.encode("utf-8", "surrogateescape")
 
     def clear(self) -> None:
         """What ``dmesg -C`` does: later listings begin with what comes now."""
-        self.clear_seq = self._next_seq
+        self.clear_seq = self.next_seq
 
     def __call__(self, level: int, message: str, *, facility: int = 0) -> None:
         """``printk(level, message)``; a final newline is implied."""
-        self._store(facility, level, message, complete=True)
+        self._finish(self._begin(facility, level, message))
 
     def once(self, level: int, message: str) -> None:
         """``pr_notice_once`` and its kin: the first time only."""
@@ -111,38 +124,46 @@ class Printk:
             self(level, message)
 
     def emit(self, facility: int, level: int, formatted: str) -> None:
-        """Store what a format string of the guest gave, its level prefix and newline included."""
+        """``vprintk_store``: keep what a format string gave, the level prefix of the kernel's own
+        and the newline included. Without one, the next may continue the line (KERN_CONT)."""
         continued = False
-        while len(formatted) >= 2 and formatted[0] == _SOH:
+        while facility == 0 and len(formatted) >= 2 and formatted[0] == _SOH:
             kind, formatted = formatted[1], formatted[2:]
             if kind == "c":
                 continued = True
             elif kind.isdigit() and level == LOGLEVEL_DEFAULT:
                 level = int(kind)
-        complete = formatted.endswith("\n")
-        formatted = formatted.removesuffix("\n")
-        if continued and self._open_line and self._records:
-            last = self._records.pop()
-            self._bytes -= len(last.text)
-            self._append(last._replace(text=(last.text + formatted)[:LOG_LINE_MAX]))
-            self._open_line = not complete
+        message = formatted.removesuffix("\n")
+        if continued and self._open is not None:
+            record = self._open._replace(text=(self._open.text + message)[:LOG_LINE_MAX])
         else:
-            self._store(facility, level, formatted, complete)
+            record = self._begin(facility, level, message, continued)
+        if formatted.endswith("\n"):
+            self._finish(record)
+        else:
+            self._open = record
 
-    def _store(self, facility: int, level: int, message: str, complete: bool) -> None:
+    def _begin(self, facility: int, level: int, message: str, continued: bool = False) -> Record:
+        if self._open is not None:
+            self._finish(self._open)
         if level == LOGLEVEL_DEFAULT:
             level = DEFAULT_MESSAGE_LOGLEVEL
-        self._append(Record(self._next_seq, self._clock.now(), facility, level, message))
         self._next_seq += 1
-        self._open_line = not complete
-        arrived, self._arrived = self._arrived, trio.Event()
-        arrived.set()
+        seq, now = self._next_seq - 1, self._clock.now()
+        return Record(seq, now, facility & 0xFF, level & 7, message, continued)
 
-    def _append(self, record: Record) -> None:
+    def _finish(self, record: Record) -> None:
+        """Readers see it from now on."""
+        self._open = None
         self._records.append(record)
         self._bytes += len(record.text)
         while self._bytes > LOG_BUF_BYTES:
             self._bytes -= len(self._records.popleft().text)
+        arrived, self._arrived = self._arrived, trio.Event()
+        arrived.set()
+        notified, self._notify = self._notify, []
+        for notify in notified:
+            notify()
 
     @service("vprintk_emit")
     async def vprintk_emit(
