@@ -229,7 +229,7 @@ class Ftrace:
 
     async def register(self, ops: int) -> None:
         """``register_ftrace_function``. Raises OSError: EBUSY (registered already, a site has another
-        IPMODIFY ops, or PERMANENT while ftrace is off), EINVAL (IPMODIFY without a filter)."""
+        IPMODIFY ops, or PERMANENT while ftrace is off), EINVAL (IPMODIFY without a filter), ENOMEM."""
         view = self._view(ops)
         if view.flags & DELETED:
             raise OSError(errno.EINVAL, "ftrace_ops is deleted")
@@ -240,11 +240,11 @@ class Ftrace:
         if view.flags & IPMODIFY and not self._filter(ops):
             raise OSError(errno.EINVAL, "IPMODIFY needs a filter")
         self._check_ipmodify(ops, self._covered(ops))
+        view.trampoline = self._make_trampoline(view)
         view.next = self._space.read_u64(self._list_head)
         self._space.write_u64(self._list_head, ops)
         self._ops.insert(0, ops)
         view.flags |= ENABLED | ALLOC_TRAMP
-        view.trampoline = self._make_trampoline(view)
         self._cover(ops, self._covered(ops))
         await self._update(self._covered(ops))
 
@@ -310,9 +310,12 @@ class Ftrace:
         start, end = symbol(caller), symbol(f"{caller}_end")
         code = bytearray(computer.memory.read(start, end - start) + _RET)
         size = len(code) + 8
-        trampoline = computer.map_pages(
-            computer.modules_area, size, writable=False, executable=True, guard=False
-        )
+        try:
+            trampoline = computer.map_pages(
+                computer.modules_area, size, writable=False, executable=True, guard=False
+            )
+        except MemoryError:
+            raise OSError(errno.ENOMEM, "no memory for a trampoline") from None
         op_at = symbol(f"{caller}_op_ptr") - start
         code[op_at + 3 : op_at + _OP_REFERENCE] = struct.pack(
             "<i", len(code) - (op_at + _OP_REFERENCE)

@@ -94,6 +94,7 @@ class Kernel:
             computer,
             self.slab,
             self.printk,
+            self.traps,
             redirection,
             transition,
             callbacks,

@@ -204,7 +204,7 @@ class Modules:
             await self._come(module, arguments)
             await self._run_init(module)
         except OSError:
-            self._forget(module)
+            await self._free_module(module)
             raise
         except TaskExit:
             # The task that loads it is dead: it stays as it is, for ever.
@@ -316,10 +316,15 @@ class Modules:
         except TaskExit:
             module.finished.set()
             raise
+        await self._free_module(module)
+
+    async def _free_module(self, module: LoadedModule) -> None:
+        """``free_module``."""
+        await self._kernel.params.destroy(module.params(self._space))
         self._forget(module)
 
     def _forget(self, module: LoadedModule) -> None:
-        """``free_module``."""
+        """As if it had never been there."""
         kernel = self._kernel
         self._sysfs.remove(module)
         if self._modules.get(module.name) is module:

@@ -349,7 +349,8 @@ class Loader:
         for name in module.exports:
             self._refuse_duplicate(module, name)
         start, end = self._table(module, "__mcount_loc")
-        sites = struct.unpack(f"<{(end - start) // 8}Q", memory.read(start, (end - start) & -8))
+        places = memory.read(start, (end - start) & -8) if start else b""
+        sites = struct.unpack(f"<{len(places) // 8}Q", places)
         module.ftrace_sites = [site for site in sites if site and self._is_text(module, site)]
         view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
         start, end = self._table(module, "__bug_table")

@@ -101,6 +101,12 @@ class Params:
         finally:
             self._slab.free(page)
 
+    async def destroy(self, params: Iterable[Struct]) -> None:
+        """``destroy_params``: give back what the values hold, before the module goes."""
+        for param in params:
+            if param.ops.free:
+                await self._sched.current.call(param.ops.free, int(param.arg))
+
 
 def _canonical(name: str) -> str:
     """Dashes and underscores are the same in names of parameters (``parameq``)."""

@@ -4,7 +4,11 @@ enables, disables, or completes."""
 
 from __future__ import annotations
 
-from machine.kernel.sched import Scheduler
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from machine.kernel.sched import Scheduler, Task, TaskExit
 from machine.structs import Struct
 
 
@@ -13,9 +17,29 @@ class Callbacks:
 
     def __init__(self, sched: Scheduler) -> None:
         self._sched = sched
+        self._dead: dict[Task, TaskExit] = {}
+
+    @contextmanager
+    def outlived(self) -> Iterator[None]:
+        """The body comes to its end even if its task dies in a callback; the TaskExit follows then.
+
+        Linux leaves klp_mutex locked for ever, and a transition that nobody can end. Here a callback
+        that dies has returned: pre_patch with an error, so that the patch is refused.
+        """
+        try:
+            yield
+        finally:
+            death = self._dead.pop(self._sched.current, None)
+            if death is not None:
+                raise death
 
     async def _call(self, function: int, obj: Struct) -> int:
-        result = await self._sched.current.call(function, obj.address_) & 0xFFFFFFFF
+        task = self._sched.current
+        try:
+            result = await task.call(function, obj.address_) & 0xFFFFFFFF
+        except TaskExit as death:
+            self._dead.setdefault(task, death)
+            return -errno.EFAULT
         return result - (1 << 32) if result >> 31 else result
 
     async def pre_patch(self, obj: Struct) -> int:

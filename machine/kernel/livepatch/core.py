@@ -5,8 +5,8 @@ freed; modules that come and go. kernel/livepatch/core.c."""
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from machine.computer import Computer
@@ -22,9 +22,10 @@ from machine.kernel.livepatch.patch import (
 from machine.kernel.livepatch.state import States
 from machine.kernel.livepatch.transition import KLP_PATCHED, KLP_UNPATCHED, Transition
 from machine.kernel.printk import Printk
-from machine.kernel.sched import TaskExit
 from machine.kernel.service import Ptr, service
 from machine.kernel.slab import Slab
+from machine.kernel.traps import Traps
+from machine.memory import PageFault
 from machine.structs import Struct
 
 MODULE_NAME_LEN, KSYM_NAME_LEN = 56, 512
@@ -57,6 +58,7 @@ class Livepatch:
         computer: Computer,
         slab: Slab,
         printk: Printk,
+        traps: Traps,
         redirection: Redirection,
         transition: Transition,
         callbacks: Callbacks,
@@ -69,7 +71,8 @@ class Livepatch:
         self._space = computer.space
         self._slab = slab
         self._printk = printk
-        self._redirection = redirection
+        self._traps = traps
+        self.redirection = redirection
         self.transition = transition
         self._callbacks = callbacks
         self._modules = modules
@@ -79,12 +82,23 @@ class Livepatch:
         self._klp_patches = computer.symbol("klp_patches")
         self._space.init_list_head(self._klp_patches)
         self._kobjects: dict[int, Kobject] = {}
-        self.states = States(computer, transition, self.patches)
+        self.states = States(computer, transition, traps, self.patches)
         transition.on_replaced = self._take_off_replaced
 
     def patches(self) -> Iterator[Struct]:
         """``klp_for_each_patch``: those enabled or in transition, oldest first."""
         return self._space.list_entries(self._klp_patches, "struct klp_patch", "list")
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """With klp_mutex. A task that dies in a callback dies when it has given that up."""
+        with self._callbacks.outlived():
+            async with self._mutex():
+                yield
+
+    def _is_in_transition(self, patch: Struct) -> bool:
+        current = self.transition.patch
+        return current is not None and current.address_ == patch.address_
 
     def _say(self, level: int, text: str) -> None:
         self._printk(level, f"livepatch: {text}")
@@ -106,7 +120,11 @@ class Livepatch:
         if not patch.mod.klp:
             self._say(log.ERR, f"module {name} is not marked as a livepatch module")
             raise OSError(errno.EINVAL, "not a livepatch module")
-        async with self._mutex():
+        async with self._locked():
+            if patch.address_ in self._kobjects:
+                # In Linux its lists would be made anew, under those who walk along them.
+                self._traps.warn("kernel/livepatch/core.c", 977, "klp_enable_patch")
+                raise OSError(errno.EINVAL, "it is enabled")
             if not self.states.is_compatible(patch):
                 self._say(
                     log.ERR,
@@ -116,16 +134,17 @@ class Livepatch:
                 raise OSError(errno.EINVAL, "incompatible states")
             if not self._modules.try_get(int(patch.mod)):
                 raise OSError(errno.ENODEV, "module is going")
-            self._init_early(patch)
             try:
+                self._init_early(patch)
                 self._init_patch(patch, name)
                 await self._enable(patch, name)
-                return 0
-            except (OSError, TaskExit) as error:
-                failure = error
+            except (OSError, MemoryError, PageFault) as error:
                 self._free_start(patch)
-        await self._free_finish(patch)
-        raise failure
+                self._free_finish(patch)
+                if isinstance(error, MemoryError):
+                    raise OSError(errno.ENOMEM, "no memory") from None
+                raise
+        return 0
 
     def _static_objects(self, patch: Struct) -> Iterator[Struct]:
         i = 0
@@ -155,14 +174,31 @@ class Livepatch:
         self._space.list_add_tail(obj.member_address_("node"), patch.member_address_("obj_list"))
 
     def _init_patch(self, patch: Struct, name: str) -> None:
-        kobject = Kobject(name, self._patch_attributes(patch))
-        self._root.add(kobject)
-        self._kobjects[patch.address_] = kobject
+        kobject = self._add_kobject(patch, self._root, name, self._patch_attributes(patch))
         if patch.replace:
             self._add_nops(patch)
         for obj in klp_for_each_object(self._space, patch):
             self._init_object(patch, obj, kobject)
         self._space.list_add_tail(patch.member_address_("list"), self._klp_patches)
+
+    def _add_kobject(
+        self, of: Struct, parent: Kobject, name: str, attributes: Sequence[KobjAttribute] = ()
+    ) -> Kobject:
+        """``kobject_add``. Raises OSError(EEXIST), after what the log has about it."""
+        try:
+            kobject = parent.add(Kobject(name, attributes))
+        except OSError:
+            path = "/".join((*parent.path, name))
+            self._printk(log.WARNING, f"sysfs: cannot create duplicate filename '/{path}'")
+            self._traps.dump_stack()
+            self._printk(
+                log.ERR,
+                f"kobject_add_internal failed for {name} with -EEXIST, don't try to "
+                "register things with the same name in the same directory.",
+            )
+            raise
+        self._kobjects[of.address_] = kobject
+        return kobject
 
     def _init_object(self, patch: Struct, obj: Struct, parent: Kobject) -> None:
         name = object_name(obj)
@@ -178,8 +214,7 @@ class Livepatch:
         async def patched() -> str:
             return f"{int(obj.patched)}\n"
 
-        kobject = parent.add(Kobject(name, [KobjAttribute("patched", patched)]))
-        self._kobjects[obj.address_] = kobject
+        kobject = self._add_kobject(obj, parent, name, [KobjAttribute("patched", patched)])
         for func in klp_for_each_func(self._space, obj):
             self._init_func(func, kobject)
         if obj.mod or not obj.name:
@@ -193,8 +228,7 @@ class Livepatch:
             raise OSError(errno.EINVAL, "function name too long")
         self._space.init_list_head(func.member_address_("stack_node"))
         func.patched = func.transition = False
-        kobject = parent.add(Kobject(f"{name},{func.old_sympos or 1}"))
-        self._kobjects[func.address_] = kobject
+        self._add_kobject(func, parent, f"{name},{func.old_sympos or 1}")
 
     def _init_object_loaded(self, patch: Struct, obj: Struct) -> None:
         """``klp_init_object_loaded``: the addresses of its functions are known now."""
@@ -249,7 +283,7 @@ class Livepatch:
             for obj in klp_for_each_object(self._space, patch):
                 if obj.mod or not obj.name:
                     await self._patch_object(obj)
-        except (OSError, TaskExit):
+        except OSError:
             self._say(log.WARNING, f"failed to enable patch '{name}'")
             await transition.cancel()
             raise
@@ -263,7 +297,7 @@ class Livepatch:
             self._say(log.WARNING, f"pre-patch callback failed for object '{object_name(obj)}'")
             raise OSError(-result, "pre-patch callback")
         try:
-            await self._redirection.patch_object(obj)
+            await self.redirection.patch_object(obj)
         except OSError:
             self._say(log.WARNING, f"failed to patch object '{object_name(obj)}'")
             raise
@@ -283,7 +317,7 @@ class Livepatch:
 
     async def transition_work(self) -> None:
         """``klp_transition_work_fn``: the next try, a second later."""
-        async with self._mutex():
+        async with self._locked():
             if self.transition.patch is not None:
                 await self._try_complete()
 
@@ -294,8 +328,7 @@ class Livepatch:
             return f"{int(patch.enabled)}\n"
 
         async def show_transition() -> str:
-            current = self.transition.patch
-            return f"{int(current is not None and current.address_ == patch.address_)}\n"
+            return f"{int(self._is_in_transition(patch))}\n"
 
         async def show_replace() -> str:
             return f"{int(patch.replace)}\n"
@@ -320,11 +353,10 @@ class Livepatch:
         ]
 
     async def _store_enabled(self, patch: Struct, enabled: bool) -> None:
-        async with self._mutex():
+        async with self._locked():
             if bool(patch.enabled) == enabled:
                 raise OSError(errno.EINVAL, "already in the requested state")
-            current = self.transition.patch
-            if current is not None and current.address_ == patch.address_:
+            if self._is_in_transition(patch):
                 await self.transition.reverse()
             elif not enabled:
                 await self._disable(patch)
@@ -345,9 +377,8 @@ class Livepatch:
 
     async def _force(self, patch: Struct) -> None:
         """``force_store``."""
-        async with self._mutex():
-            current = self.transition.patch
-            if current is None or current.address_ != patch.address_:
+        async with self._locked():
+            if not self._is_in_transition(patch):
                 raise OSError(errno.EINVAL, "this patch is not in transition")
             self.transition.force()
             if self.transition.target_state == KLP_UNPATCHED:
@@ -364,8 +395,9 @@ class Livepatch:
         for old_patch in self.patches():
             for old_obj in klp_for_each_object(self._space, old_patch):
                 obj = self._find_object(patch, old_obj) or self._new_object(patch, old_obj)
+                present = {self._key(func) for func in klp_for_each_func(self._space, obj)}
                 for old_func in klp_for_each_func(self._space, old_obj):
-                    if not self._has_func(obj, old_func):
+                    if self._key(old_func) not in present:
                         self._new_nop(obj, old_func)
 
     def _find_object(self, patch: Struct, like: Struct) -> Struct | None:
@@ -375,12 +407,11 @@ class Livepatch:
                 return obj
         return None
 
-    def _has_func(self, obj: Struct, like: Struct) -> bool:
-        name, sympos = like.old_name.string(), max(like.old_sympos, 1)
-        return any(
-            func.old_name.string() == name and max(func.old_sympos, 1) == sympos
-            for func in klp_for_each_func(self._space, obj)
-        )
+    @staticmethod
+    def _key(func: Struct) -> tuple[str, int]:
+        """What ``klp_find_func`` compares. A function without a name is refused a little later."""
+        name = func.old_name.string() if func.old_name else ""
+        return name, max(func.old_sympos, 1)
 
     def _kstrdup(self, text: str) -> int:
         data = text.encode() + b"\0"
@@ -414,8 +445,8 @@ class Livepatch:
             if old.address_ == patch.address_:
                 break
             old.enabled = False
-            await self._redirection.unpatch_objects(old)
-        await self._redirection.unpatch_objects(patch, nops_only=True)
+            await self.redirection.unpatch_objects(old)
+        await self.redirection.unpatch_objects(patch, nops_only=True)
         self._free_objects(patch, nops_only=True)
 
     # -- freeing ----------------------------------------------------------------------------------
@@ -446,7 +477,7 @@ class Livepatch:
             self._space.list_del(patch.member_address_("list"))
         self._free_objects(patch)
 
-    async def _free_finish(self, patch: Struct) -> None:
+    def _free_finish(self, patch: Struct) -> None:
         self._drop_kobject(patch.address_)
         if not patch.forced:
             self._modules.put(int(patch.mod))
@@ -456,7 +487,7 @@ class Livepatch:
         self._free_start(patch)
 
         async def finish() -> None:
-            await self._free_finish(patch)
+            self._free_finish(patch)
 
         self._run_later(finish)
 
@@ -469,7 +500,7 @@ class Livepatch:
         if name == "vmlinux":
             self._say(log.ERR, "vmlinux.ko: invalid module name")
             raise OSError(errno.EINVAL, "invalid module name")
-        async with self._mutex():
+        async with self._locked():
             module.klp_alive = True
             for patch in self.patches():
                 obj = self._object_for(patch, name)
@@ -478,14 +509,14 @@ class Livepatch:
                 obj.mod = module
                 try:
                     await self._apply_to_coming(patch, obj, name)
-                except (OSError, TaskExit):
+                except (OSError, PageFault):
                     self._say(
                         log.WARNING,
                         f"patch '{patch.mod.name.string()}' failed for module '{name}', "
                         f"refusing to load module '{name}'",
                     )
                     module.klp_alive = False
-                    obj.mod = 0
+                    self._free_object_loaded(patch, obj)
                     await self._cleanup_module(name, limit=patch)
                     raise
 
@@ -514,9 +545,9 @@ class Livepatch:
         result = await self._callbacks.pre_patch(obj)
         if result:
             self._say(log.WARNING, f"pre-patch callback failed for object '{module}'")
-            raise OSError(-result, "pre-patch callback")
+            raise OSError(-result if result < 0 else errno.EINVAL, "pre-patch callback")
         try:
-            await self._redirection.patch_object(obj)
+            await self.redirection.patch_object(obj)
         except OSError as error:
             self._say(
                 log.WARNING,
@@ -525,15 +556,30 @@ class Livepatch:
             )
             await self._callbacks.post_unpatch(obj)
             raise
-        current = self.transition.patch
-        if current is None or current.address_ != patch.address_:
+        if not self._is_in_transition(patch):
             await self._callbacks.post_patch(obj)
 
     async def module_going(self, module: Struct) -> None:
         """``klp_module_going``: the patches of a module that goes are reverted."""
-        async with self._mutex():
+        async with self._locked():
             module.klp_alive = False
             await self._cleanup_module(module.name.string(), limit=None)
+            for patch in self.patches():
+                if patch.mod == module.address_:
+                    await self._abandon(patch)
+
+    async def _abandon(self, patch: Struct) -> None:
+        """The code of a patch goes while the patch is on: its init failed after klp_enable_patch, or
+        it was removed by force. Linux would go on to run what is not there."""
+        self._say(
+            log.WARNING, f"the module of patch '{patch.mod.name.string()}' goes, reverting it"
+        )
+        if self._is_in_transition(patch):
+            await self.transition.cancel()
+        patch.enabled = False
+        await self.redirection.unpatch_objects(patch)
+        self._free_start(patch)
+        self._drop_kobject(patch.address_)
 
     async def _cleanup_module(self, name: str, *, limit: Struct | None) -> None:
         for patch in self.patches():
@@ -542,18 +588,22 @@ class Livepatch:
             obj = self._object_for(patch, name)
             if obj is None:
                 continue
-            current = self.transition.patch
-            if current is None or current.address_ != patch.address_:
+            if not self._is_in_transition(patch):
                 await self._callbacks.pre_unpatch(obj)
             self._say(
                 log.NOTICE,
                 f"reverting patch '{patch.mod.name.string()}' on unloading module '{name}'",
             )
-            await self._redirection.unpatch_object(obj)
+            await self.redirection.unpatch_object(obj)
             await self._callbacks.post_unpatch(obj)
-            self._modules.clear_klp_relocations(int(patch.mod), name)
-            obj.mod = 0
-            for func in klp_for_each_func(self._space, obj):
-                func.old_func = 0
-                if func.nop:
-                    func.new_func = 0
+            self._free_object_loaded(patch, obj)
+
+    def _free_object_loaded(self, patch: Struct, obj: Struct) -> None:
+        """``klp_clear_object_relocs`` (since 6.3) and ``klp_free_object_loaded``: as before its module
+        came, so that it can come again."""
+        self._modules.clear_klp_relocations(int(patch.mod), object_name(obj))
+        obj.mod = 0
+        for func in klp_for_each_func(self._space, obj):
+            func.old_func = 0
+            if func.nop:
+                func.new_func = 0

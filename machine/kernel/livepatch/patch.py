@@ -42,19 +42,28 @@ class Redirection:
         self._klp_ops = computer.symbol("klp_ops")
         self._handler = computer.symbol("klp_ftrace_handler")
         self._space.init_list_head(self._klp_ops)
+        self._ops_of: dict[int, int] = {}  # what is on klp_ops, by old_func
 
     def find_ops(self, old_func: int) -> Struct | None:
         """``klp_find_ops``: the ops of a function that is patched now."""
-        ops: Struct
-        for ops in self._space.list_entries(self._klp_ops, "struct klp_ops", "node"):
-            if next(self.func_stack(ops)).old_func == old_func:
-                return ops
-        return None
+        address = self._ops_of.get(old_func)
+        return self._space.view("struct klp_ops", address) if address else None
 
     def func_stack(self, ops: Struct) -> Iterator[Struct]:
         """The replacements of one function, the newest first."""
         head = ops.member_address_("func_stack")
         return self._space.list_entries(head, "struct klp_func", "stack_node")
+
+    def below(self, func: Struct) -> Struct | None:
+        """What a patched function redirects from: the replacement under it on the stack, None for the
+        original. In Linux only who is at the top is asked."""
+        ops = self.find_ops(func.old_func)
+        assert ops is not None, "a patched function has an ops"
+        following = int(func.stack_node.next)
+        if following == ops.member_address_("func_stack"):
+            return None
+        under: Struct = self._space.container_of(following, "struct klp_func", "stack_node")
+        return under
 
     async def _patch_func(self, func: Struct) -> None:
         space, node = self._space, func.member_address_("stack_node")
@@ -68,14 +77,14 @@ class Redirection:
         if not site:
             self._printk(log.ERR, f"livepatch: failed to find location for function '{name}'")
             raise OSError(errno.EINVAL, "no ftrace site")
-        size = space.types.sizeof("struct klp_ops")
-        ops = space.view("struct klp_ops", self._slab.alloc(size, "klp_ops"))
+        ops = self._new_ops()
         fops = ops.member_address_("fops")
         ops.fops.func = self._handler
         ops.fops.flags = ftrace.DYNAMIC | ftrace.SAVE_REGS | ftrace.IPMODIFY | ftrace.PERMANENT
         space.list_add(ops.member_address_("node"), self._klp_ops)
         space.init_list_head(ops.member_address_("func_stack"))
         space.list_add(node, ops.member_address_("func_stack"))
+        self._ops_of[int(func.old_func)] = ops.address_
         doing = "set ftrace filter"
         try:
             await self._ftrace.set_filter_ip(fops, site)
@@ -88,28 +97,39 @@ class Redirection:
             )
             if doing.startswith("register"):
                 await self._ftrace.set_filter_ip(fops, site, remove=True)
-            space.list_del(node)
-            space.list_del(ops.member_address_("node"))
-            self._slab.free(ops.address_)
+            self._drop(func, ops)
             raise
         func.patched = True
+
+    def _new_ops(self) -> Struct:
+        size = self._space.types.sizeof("struct klp_ops")
+        try:
+            ops: Struct = self._space.view("struct klp_ops", self._slab.alloc(size, "klp_ops"))
+        except MemoryError:
+            raise OSError(errno.ENOMEM, "no memory for a klp_ops") from None
+        return ops
+
+    def _drop(self, func: Struct, ops: Struct) -> None:
+        """The last replacement of a function goes, and with it the ops."""
+        self._space.list_del(func.member_address_("stack_node"))
+        self._space.list_del(ops.member_address_("node"))
+        del self._ops_of[int(func.old_func)]
+        self._slab.free(ops.address_)
 
     async def _unpatch_func(self, func: Struct) -> None:
         space = self._space
         ops = self.find_ops(func.old_func)
         if ops is None:
             return
-        if len(list(self.func_stack(ops))) == 1:
+        if space.list_is_singular(ops.member_address_("func_stack")):
             fops = ops.member_address_("fops")
             await self._ftrace.unregister(fops)
             await self._ftrace.set_filter_ip(
                 fops, self._ftrace.location(func.old_func), remove=True
             )
-            space.list_del(func.member_address_("stack_node"))
-            space.list_del(ops.member_address_("node"))
-            self._slab.free(ops.address_)
+            self._drop(func, ops)
         else:
-            space.list_del(func.member_address_("stack_node"))
+            space.list_del_rcu(func.member_address_("stack_node"))
         func.patched = False
 
     async def patch_object(self, obj: Struct) -> None:

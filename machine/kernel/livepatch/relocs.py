@@ -12,6 +12,7 @@ import errno
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from machine.computer import Computer
 from machine.elf import (
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from machine.kernel.module import Modules
     from machine.kernel.module_load import LoadedModule
 
-_SECTION = re.compile(r"\.klp\.rela\.([^.]{1,55})\..")
-_SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),(\d+)")
+# As sscanf() understands ".klp.rela.%55[^.]" and ".klp.sym.%55[^.].%511[^,],%lu".
+_SECTION = re.compile(r"\.klp\.rela\.([^.]{1,55})")
+_SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
 class KlpRelocations:
@@ -40,6 +42,7 @@ class KlpRelocations:
         self._computer = computer
         self._printk = printk
         self._modules = modules
+        self._applied: WeakKeyDictionary[LoadedModule, set[int]] = WeakKeyDictionary()
 
     def _refuse(self, sentence: str) -> OSError:
         self._printk(log.ERR, f"livepatch: {sentence}")
@@ -47,7 +50,7 @@ class KlpRelocations:
 
     def _sections(self, module: LoadedModule, object_name: str) -> Iterator[Section]:
         for section in module.elf.relocation_sections():
-            if section.flags & SHF_RELA_LIVEPATCH:
+            if section.flags & SHF_RELA_LIVEPATCH and section.info in module.addresses:
                 found = _SECTION.match(section.name)
                 if not found:
                     raise self._refuse(f"section {section.name} has an incorrectly formatted name")
@@ -57,7 +60,7 @@ class KlpRelocations:
     def apply(self, module: LoadedModule, object_name: str) -> None:
         """``klp_apply_section_relocs``. Raises OSError: EINVAL (names that are none, symbols that are
         not there), ENOEXEC (the relocation itself), after a line in the log."""
-        memory = self._computer.memory
+        memory, applied = self._computer.memory, self._applied.setdefault(module, set())
         for section in self._sections(module, object_name):
             for relocation in module.elf.relocations(section):
                 module.values[relocation.symbol] = self._resolve(
@@ -74,32 +77,46 @@ class KlpRelocations:
                     self._write,
                 )
             except ElfError as error:
-                for line in error.lines:
-                    self._printk(error.level, line)
+                self._log(error)
                 raise OSError(error.errno, str(error)) from None
+            applied.add(section.index)
+
+    def _log(self, error: ElfError) -> None:
+        for line in error.lines:
+            self._printk(error.level, line)
 
     def clear(self, module: LoadedModule, object_name: str) -> None:
-        """``klp_clear_object_relocs``: as if they had never been applied."""
+        """``klp_clear_object_relocs``: as if they had never been applied. What somebody has changed
+        since then stays as it is, and the log says so."""
+        applied = self._applied.get(module, set())
         for section in self._sections(module, object_name):
-            clear_relocations(
-                module.name,
-                module.elf.relocations(section),
-                module.values,
-                module.addresses[section.info],
-                module.elf.sections[section.info].size,
-                self._computer.memory.read,
-                self._write,
-            )
+            if section.index not in applied:
+                continue
+            applied.discard(section.index)
+            try:
+                clear_relocations(
+                    module.name,
+                    module.elf.relocations(section),
+                    module.values,
+                    module.addresses[section.info],
+                    module.elf.sections[section.info].size,
+                    self._computer.memory.read,
+                    self._write,
+                )
+            except ElfError as error:
+                self._log(error)
 
     def _write(self, address: int, data: bytes) -> None:
         self._computer.memory.write(address, data)
         self._computer.cpu.code_changed(address, len(data))
 
     def _resolve(self, module: LoadedModule, index: int, section_object: str) -> int:
+        if index >= len(module.elf.symbols):
+            raise OSError(errno.ENOEXEC, "a relocation without a symbol")
         symbol = module.elf.symbols[index]
         if symbol.shndx != SHN_LIVEPATCH:
             raise self._refuse(f"symbol {symbol.name} is not marked as a livepatch symbol")
-        found = _SYMBOL.fullmatch(symbol.name)
+        found = _SYMBOL.match(symbol.name)
         if not found:
             raise self._refuse(f"symbol {symbol.name} has an incorrectly formatted name")
         owner, name, position = found[1], found[2], int(found[3])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from machine.computer import Computer
 from machine.kernel.livepatch.transition import Transition
 from machine.kernel.service import U64, Ptr, service
+from machine.kernel.traps import Traps
 from machine.structs import Struct
 
 
@@ -18,11 +19,14 @@ class States:
         self,
         computer: Computer,
         transition: Transition,
+        traps: Traps,
         patches: Callable[[], Iterable[Struct]],
     ) -> None:
         self._space = computer.space
         self._transition = transition
+        self._traps = traps
         self._patches = patches
+        self._warned = False
 
     def _states(self, patch: Struct) -> Iterator[Struct]:
         states = patch.states
@@ -53,9 +57,14 @@ class States:
     @service("klp_get_prev_state")
     def klp_get_prev_state(self, id_: U64) -> int:
         current = self._transition.patch
+        if current is None:
+            if not self._warned:
+                self._traps.warn("kernel/livepatch/state.c", 69, "klp_get_prev_state")
+            self._warned = True
+            return 0
         last = 0
         for patch in self._patches():
-            if current is None or patch.address_ == current.address_:
+            if patch.address_ == current.address_:
                 break
             state = self._find(patch, id_)
             if state is not None:

@@ -187,11 +187,17 @@ class Transition:
         self._space.write_u64(self._patch_at, 0)
 
     async def cancel(self) -> None:
-        """``klp_cancel_transition``: enabling failed half-way, before any task was told."""
+        """``klp_cancel_transition``: back at once, wherever the tasks are: enabling failed before any
+        was told, or the code of the patch is about to go."""
         _, name = self._current()
         self._canceling(name)
         self.target_state = KLP_UNPATCHED
+        self._clear_pending()
         await self.complete()
+
+    def _clear_pending(self) -> None:
+        for task in self._tasks():
+            task.struct.thread_info.flags &= ~TIF_PATCH_PENDING
 
     async def reverse(self) -> None:
         """``klp_reverse_transition``: back to where it came from."""
@@ -204,18 +210,15 @@ class Transition:
         self._reversing(name, way)
         patch.enabled = not patch.enabled
         self.target_state = 1 - self.target_state
-        for task in self._tasks():
-            task.struct.thread_info.flags &= ~TIF_PATCH_PENDING
+        self._clear_pending()
         await self._sched.synchronize_rcu()
         self.start()
 
-    def force(self) -> list[Task]:
-        """``klp_force_transition``: declare every task moved. Returns those that were not."""
+    def force(self) -> None:
+        """``klp_force_transition``: declare every task moved; the next try completes."""
         self._printk(log.WARNING, "livepatch: forcing remaining tasks to the patched state")
-        remaining = [task for task in self._tasks() if self.pending(task)]
-        for task in remaining:
+        for task in self._tasks():
             self.update_patch_state(task)
-        return remaining
 
     # -- tasks ------------------------------------------------------------------------------------
 
@@ -232,10 +235,8 @@ class Transition:
 
     def copy_process(self, child: Task, parent: Task | None) -> None:
         """``klp_copy_process``: a new task is where its parent is. A process of the host that enters
-        the kernel was outside, where it would have moved at the first try."""
-        if parent is None:
-            child.struct.patch_state = self.target_state
-            return
+        the kernel is where the idle task is, which moves as easily as a process outside."""
+        parent = parent or self._sched.idle
         child.struct.patch_state = parent.struct.patch_state
         if self.pending(parent):
             child.struct.thread_info.flags |= TIF_PATCH_PENDING
@@ -256,12 +257,9 @@ class Transition:
         name = func.old_name.string()
         if self.target_state == KLP_UNPATCHED:
             return _Range(func.new_func, func.new_func + func.new_size, name)
-        ops = self._redirection.find_ops(func.old_func)
-        assert ops is not None, "a patched function has an ops"
-        stack = list(self._redirection.func_stack(ops))
-        if len(stack) == 1:
+        previous = self._redirection.below(func)
+        if previous is None:
             return _Range(func.old_func, func.old_func + func.old_size, name)
-        previous = stack[[entry.address_ for entry in stack].index(func.address_) + 1]
         return _Range(previous.new_func, previous.new_func + previous.new_size, name)
 
     def _try_switch_task(self, task: Task, ranges: list[_Range]) -> bool:
