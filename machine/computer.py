@@ -23,6 +23,8 @@ from machine.symbols import SymbolTable
 
 LOAD_PHYSICAL = 0x1000000
 """Physical address of the kernel text, as CONFIG_PHYSICAL_START."""
+PERCPU_MODULE_RESERVE = 8192
+"""Bytes of each CPU's area for modules, include/linux/percpu.h."""
 
 
 class Computer:
@@ -40,8 +42,10 @@ class Computer:
         self.modules_area = Extents(MODULES_VADDR, MODULES_END)
         self.vmalloc_area = Extents(VMALLOC_START, VMALLOC_END)
         self._load(image.segments)
+        self.per_cpu_offset = self._copy_per_cpu(image.per_cpu)
+        """From where a per-CPU variable is linked to where it is: the GS base."""
         self.cpu = Cpu(
-            self.memory, gs_base=image.per_cpu_offset, slice_instructions=slice_instructions
+            self.memory, gs_base=self.per_cpu_offset, slice_instructions=slice_instructions
         )
 
     def _load(self, segments: list[Segment]) -> None:
@@ -62,6 +66,14 @@ class Computer:
             if not segment.writable:  # nor through the direct map
                 self.memory.map(PAGE_OFFSET + (paddr & -PAGE_SIZE), paddr & -PAGE_SIZE, size)
 
+    def _copy_per_cpu(self, template: bytes) -> int:
+        """The area of the one CPU, with room behind it for what modules bring."""
+        if not template:
+            return 0
+        paddr = self.memory.alloc_pages(len(template) + PERCPU_MODULE_RESERVE)
+        self.memory.ram[paddr : paddr + len(template)] = template
+        return PAGE_OFFSET + paddr
+
     def symbol(self, name: str) -> int:
         """The address of a symbol of the kernel image. Raises LookupError."""
         address = self.symbols.lookup(name)
@@ -71,7 +83,7 @@ class Computer:
 
     def per_cpu(self, name: str) -> int:
         """The address of a per-CPU variable of the one CPU."""
-        return self.symbol(name) + self.image.per_cpu_offset
+        return self.symbol(name) + self.per_cpu_offset
 
     def variable(self, type_name: str, name: str) -> Struct:
         """A view of the global variable ``name``, of struct type ``type_name``."""

@@ -46,7 +46,7 @@ def test_it_says_what_it_is(image: Image) -> None:
     assert image.banner.startswith(f"Linux version {kbuild.RELEASE} (klpfs@klpfs) (gcc")
     assert image.banner.endswith(") #1 PREEMPT\n")
     assert len(image.build_id) == 40
-    assert (image.unwinder, image.per_cpu_offset) == ("frame_pointer", 0)
+    assert (image.unwinder, image.per_cpu) == ("frame_pointer", b"")
 
 
 def test_no_page_is_both_writable_and_executable(image: Image) -> None:

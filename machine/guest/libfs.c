@@ -94,10 +94,3 @@ ssize_t simple_write_to_buffer(void *to, size_t available, loff_t *ppos, const v
 	return count;
 }
 EXPORT_SYMBOL(simple_write_to_buffer);
-
-/* The data that a file of /proc was created with. */
-void *pde_data(const struct inode *inode)
-{
-	return inode->i_private;
-}
-EXPORT_SYMBOL(pde_data);

@@ -110,7 +110,7 @@
 /* /proc. */
 	EXPORTED_SERVICE proc_create, proc_create_data, proc_create_single_data
 	EXPORTED_SERVICE proc_create_seq_private, proc_mkdir, proc_mkdir_mode, proc_symlink
-	EXPORTED_SERVICE proc_remove, remove_proc_entry, remove_proc_subtree, proc_set_size
+	EXPORTED_SERVICE proc_remove, remove_proc_entry, remove_proc_subtree, proc_set_size, pde_data
 	EXPORTED_SERVICE_GPL proc_mkdir_data
 
 /* Sysfs. */

@@ -38,7 +38,7 @@ class Export(NamedTuple):
 
 @dataclass
 class Image:
-    """A kernel image. ``per_cpu_offset`` is the GS base, ``unwinder`` ``frame_pointer`` or ``orc``."""
+    """A kernel image. ``unwinder`` is ``frame_pointer`` or ``orc``."""
 
     release: str
     vermagic: str
@@ -49,7 +49,10 @@ class Image:
     ftrace_sites: list[int]
     btf: bytes
     unwinder: str = "frame_pointer"
-    per_cpu_offset: int = 0
+    initcalls: list[int] = field(default_factory=list)
+    """Functions to call at boot, in this order."""
+    per_cpu: bytes = b""
+    """What each CPU gets a copy of, linked at address 0; none if per-CPU variables are where they are."""
     build_id: str = ""
     stubs: frozenset[int] = field(default_factory=frozenset)
     """Addresses of functions without code of their own, which need a service to stand in."""

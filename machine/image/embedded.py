@@ -271,6 +271,7 @@ def read(path: Path) -> Image:
     exports |= read_exports(elf.read, at["__start___ksymtab_gpl"], at["__stop___ksymtab_gpl"], True)
     banner = elf.text(at["linux_banner"])
     sites = elf.read(at["__start_mcount_loc"], at["__stop_mcount_loc"] - at["__start_mcount_loc"])
+    initcalls = elf.read(at["__initcall_start"], at["__initcall_end"] - at["__initcall_start"])
     services_end = at["__services_end"]
     return Image(
         release=banner.split()[2],
@@ -281,6 +282,7 @@ def read(path: Path) -> Image:
         exports=exports,
         ftrace_sites=sorted(struct.unpack(f"<{len(sites) // 8}Q", sites)),
         btf=elf.section(".BTF"),
+        initcalls=[address for (address,) in struct.iter_unpack("<Q", initcalls)],
         build_id=elf.section(".notes")[_NOTE_HEADER:].hex(),
         stubs=frozenset(symbol.addr for symbol in symbols if symbol.addr < services_end),
     )

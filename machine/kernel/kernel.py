@@ -9,8 +9,10 @@ from machine.computer import Computer
 from machine.image import Image
 from machine.kernel.clock import Clock
 from machine.kernel.dyndbg import DynamicDebug
+from machine.kernel.early import set_up_cpu, set_up_system
 from machine.kernel.ftrace import Ftrace
 from machine.kernel.kallsyms import Kallsyms, SystemInfo
+from machine.kernel.kmem_cache import KmemCaches
 from machine.kernel.kobject import KobjectTree
 from machine.kernel.kthread import Kthreads
 from machine.kernel.livepatch.callbacks import Callbacks
@@ -36,6 +38,8 @@ from machine.kernel.workqueue import Workqueues
 
 DEFAULT_MEMORY = 256 << 20
 """Bytes of RAM."""
+DEFAULT_COMMAND_LINE = "BOOT_IMAGE=klpfs"
+"""What /proc/cmdline says, unless the image brings its own."""
 
 
 class Kernel:
@@ -51,6 +55,7 @@ class Kernel:
         *,
         memory_size: int = DEFAULT_MEMORY,
         slice_instructions: int = 0,
+        command_line: str = DEFAULT_COMMAND_LINE,
     ) -> None:
         self.image = image
         self.clock = clock
@@ -60,6 +65,9 @@ class Kernel:
         self.symbols = computer.symbols
         self.services = Services(computer)
         self.slab = Slab(computer)
+        self.random = RandomNumbers(computer, clock)
+        set_up_cpu(computer, self.random.bytes)
+        set_up_system(computer, self.slab, command_line)
         self.sched = Scheduler(computer, clock, self.slab, self.services)
         self.printk = Printk(computer, clock, self.sched)
         self.tainted = Tainted()
@@ -108,7 +116,7 @@ class Kernel:
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
             self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
             self.livepatch, self.livepatch.states, Kallsyms(computer), SystemInfo(computer, clock),
-            RandomNumbers(computer, clock),
+            KmemCaches(computer, self.sched, self.slab), self.random,
         ):  # fmt: skip
             self.services.offer(provider)
         self.exports = {
@@ -127,15 +135,8 @@ class Kernel:
         self.timers.start()
         self.workqueues.start()
         self.printk(5, self.image.banner.rstrip("\n"))
-        for initcall in self._initcalls():
+        for initcall in self.image.initcalls:
             await self.sched.idle.call(initcall)
-
-    def _initcalls(self) -> list[int]:
-        start = self.symbols.lookup("__initcall_start")
-        end = self.symbols.lookup("__initcall_end")
-        if start is None or end is None:
-            return []
-        return [self.computer.space.read_u64(at) for at in range(start, end, 8)]
 
     def close(self) -> None:
         """Switch the computer off."""

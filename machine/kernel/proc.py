@@ -173,12 +173,12 @@ class Proc:
         for listener in self.on_change:
             listener(entry, False)
 
-    # -- reading and writing ----------------------------------------------------------------------
+    @service("pde_data")
+    def pde_data(self, inode: Ptr) -> int:
+        """The data that a file of /proc was created with."""
+        return int(self._space.view("struct inode", inode).i_private)
 
-    def single(self, show: str) -> ProcEntry:
-        """An entry for the ``show`` function of that name, for a kernel that has not run its own
-        initcalls. Raises LookupError."""
-        return ProcEntry(show, 0o444, 0, show=self._computer.symbol(show))
+    # -- reading and writing ----------------------------------------------------------------------
 
     @contextmanager
     def _scratch(self, size: int) -> Iterator[int]:

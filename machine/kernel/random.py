@@ -21,19 +21,20 @@ class RandomNumbers:
 
     def __init__(self, computer: Computer, clock: Clock) -> None:
         self._memory = computer.memory
-        self._bytes = Random(0).randbytes if clock.virtual else os.urandom
+        self.bytes = Random(0).randbytes if clock.virtual else os.urandom
+        """So many random bytes."""
         key = computer.symbols.lookup("ptr_key")
         if key is not None:
-            self._memory.write(key, self._bytes(_PTR_KEY_BYTES))
+            self._memory.write(key, self.bytes(_PTR_KEY_BYTES))
 
     @service("get_random_bytes")
     def get_random_bytes(self, buffer: Ptr, size: U64) -> None:
-        self._memory.write(buffer, self._bytes(size))
+        self._memory.write(buffer, self.bytes(size))
 
     @service("get_random_u32")
     def get_random_u32(self) -> int:
-        return int.from_bytes(self._bytes(4), "little")
+        return int.from_bytes(self.bytes(4), "little")
 
     @service("get_random_u64")
     def get_random_u64(self) -> int:
-        return int.from_bytes(self._bytes(8), "little")
+        return int.from_bytes(self.bytes(8), "little")

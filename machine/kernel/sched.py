@@ -266,12 +266,17 @@ class Scheduler:
         self._last_jiffies = 0
         self._current_task = computer.per_cpu("current_task")
         self._preempt_count = computer.per_cpu("__preempt_count")
-        self.guest_return = computer.symbol("guest_return")
+        self.guest_return = computer.symbols.lookup("guest_return") or self._page_for_a_trap()
+        """Where a guest function that Python has called returns to."""
         computer.memory.write(self.guest_return, TRAP)
         self.cpu.set_trap(self.guest_return, lambda: False)
         self._tasks: dict[int, Task] = {}
         self.kthreadd: Task | None = None
         """The parent of all kernel threads; from `start` on."""
+        fields = computer.space.types["struct task_struct"].fields.values()
+        self._list_heads = [
+            member.offset for member in fields if str(member.type) == "struct list_head"
+        ]
         self.idle = self._adopt_init_task()
         self._running = self.idle
 
@@ -286,6 +291,11 @@ class Scheduler:
                 task.state = TaskState.INTERRUPTIBLE
 
         self.kthreadd = self.create_kthread("kthreadd", wait_for_work)
+
+    def _page_for_a_trap(self) -> int:
+        return self.computer.map_pages(
+            self.computer.modules_area, len(TRAP), writable=False, executable=True
+        )
 
     # -- who runs ---------------------------------------------------------------------------------
 
@@ -393,8 +403,7 @@ class Scheduler:
     def new_task(self, comm: str, pid: int, parent: Task | None, flags: int = 0) -> Task:
         """``copy_process``: a task that does not run yet."""
         space = self.computer.space
-        size = space.types.sizeof("struct task_struct")
-        struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
+        struct = self._dup_task_struct()
         stack = (
             self._stacks.pop()
             if self._stacks
@@ -414,6 +423,19 @@ class Scheduler:
             hook(task, parent)
         self._tasks[task.address] = task
         return task
+
+    def _dup_task_struct(self) -> Struct:
+        """A task_struct with what the first task has, which is in no list and runs."""
+        space, init_task = self.computer.space, self.idle.struct
+        size = space.types.sizeof("struct task_struct")
+        struct: Struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
+        memory = self.computer.memory
+        memory.write(struct.address_, memory.read(init_task.address_, size))
+        for offset in self._list_heads:
+            space.init_list_head(struct.address_ + offset)
+        setattr(struct, "__state", int(TaskState.RUNNING))
+        struct.thread_info.flags = 0
+        return struct
 
     def release_task(self, task: Task) -> None:
         """The task has ended: off the list, its memory given back."""

@@ -48,6 +48,7 @@ class Services:
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
+        self._sites = frozenset(computer.image.ftrace_sites)
         self.bound: set[str] = set()
         """Names of the kernel functions that Python stands in for."""
         self.waiting: dict[int, AsyncService] = {}
@@ -56,12 +57,20 @@ class Services:
     def offer(self, provider: object) -> None:
         """Bind every service that ``provider`` has and the kernel image has a place for."""
         for name, method in _marked(provider):
-            address = self._computer.symbols.lookup(name)
+            address = self._function(name)
             if address is not None:
                 self._bind(name, address, method)
 
-    def _bind(self, name: str, address: int, method: Callable[..., Any]) -> None:
+    def _function(self, name: str) -> int | None:
+        """The function that other files know by this name: a static one may have it too."""
+        export = self._computer.image.exports.get(name)
+        return export.addr if export is not None else self._computer.symbols.lookup(name)
+
+    def _bind(self, name: str, function: int, method: Callable[..., Any]) -> None:
         computer = self._computer
+        address = function
+        if function in self._sites:  # behind it, so that the function can be traced as ever
+            address += len(TRAP)
         read_arguments = _argument_reader(computer, method)
         if inspect.iscoroutinefunction(method):
 

@@ -90,19 +90,20 @@ class Slab:
     # -- for the guest ----------------------------------------------------------------------------
 
     def _caller(self) -> str:
-        cpu = self._computer.cpu
-        address = self._computer.space.read_u64(cpu["rsp"])
+        return self._name(self._computer.space.read_u64(self._computer.cpu["rsp"]))
+
+    def _name(self, address: int) -> str:
         found = self._computer.symbols.lookup_address(address)
         if found is None:
             return "?"
         symbol, _, module = found
         return f"{symbol.name} [{module}]" if module else symbol.name
 
-    def _kmalloc(self, size: int) -> int:
+    def _kmalloc(self, size: int, owner: str | None = None) -> int:
         if not size:
             return ZERO_SIZE_PTR
         try:
-            return self.alloc(size, self._caller())
+            return self.alloc(size, owner or self._caller())
         except MemoryError:
             return 0
 
@@ -112,6 +113,19 @@ class Slab:
 
     @service("__kmalloc_node", "kvmalloc_node")
     def kmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
+        return self._kmalloc(size)
+
+    @service("__kmalloc_node_track_caller")
+    def kmalloc_node_track_caller(self, size: U64, _flags: U32, _node: U32, caller: Ptr) -> int:
+        """``caller`` is an address in the function that it is for: kstrdup's caller, for one."""
+        return self._kmalloc(size, self._name(caller))
+
+    @service("kmalloc_large")
+    def kmalloc_large(self, size: U64, _flags: U32) -> int:
+        return self._kmalloc(size)
+
+    @service("kmalloc_node_trace")
+    def kmalloc_node_trace(self, _cache: Ptr, _flags: U32, _node: U32, size: U64) -> int:
         return self._kmalloc(size)
 
     @service("kmalloc_trace")
@@ -155,6 +169,19 @@ class Slab:
         if allocation is not None:
             area = self._computer.vmalloc_area
             self._computer.unmap_pages(area, address, allocation.size)
+
+    @service("__alloc_percpu", "__alloc_percpu_gfp")
+    def alloc_percpu(self, size: U64, _align: U64) -> int:
+        """The address as it is linked, from which the CPU's own is as far as the GS base says."""
+        try:
+            return self.alloc(size, self._caller()) - self._computer.per_cpu_offset
+        except MemoryError:
+            return 0
+
+    @service("free_percpu")
+    def free_percpu(self, address: Ptr) -> None:
+        if address:
+            self.free((address + self._computer.per_cpu_offset) % (1 << 64))
 
     @service("__get_free_pages")
     def get_free_pages(self, _flags: U32, order: U32) -> int:
