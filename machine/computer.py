@@ -54,17 +54,23 @@ class Computer:
         for segment in segments:
             paddr = segment.vaddr - START_KERNEL_MAP + LOAD_PHYSICAL
             self.memory.ram[paddr : paddr + len(segment.data)] = segment.data
-            first = segment.vaddr & -PAGE_SIZE
-            size = page_align(segment.vaddr + segment.memsz) - first
-            self.memory.map(
-                first,
-                paddr & -PAGE_SIZE,
-                size,
-                writable=segment.writable,
-                executable=segment.executable,
-            )
-            if not segment.writable:  # nor through the direct map
-                self.memory.map(PAGE_OFFSET + (paddr & -PAGE_SIZE), paddr & -PAGE_SIZE, size)
+            self._map_segment(segment, booting=True)
+
+    def _map_segment(self, segment: Segment, *, booting: bool) -> None:
+        """Constants can be written while the kernel boots: some are set only then."""
+        first = segment.vaddr & -PAGE_SIZE
+        paddr = first - START_KERNEL_MAP + LOAD_PHYSICAL
+        size = page_align(segment.vaddr + segment.memsz) - first
+        writable = segment.writable or (booting and not segment.executable)
+        self.memory.map(first, paddr, size, writable=writable, executable=segment.executable)
+        if not writable:  # nor through the direct map
+            self.memory.map(PAGE_OFFSET + paddr, paddr, size)
+
+    def mark_rodata_ro(self) -> None:
+        """The end of boot: what is constant can no longer be written (``__ro_after_init``)."""
+        for segment in self.image.segments:
+            if not segment.writable and not segment.executable:
+                self._map_segment(segment, booting=False)
 
     def _copy_per_cpu(self, template: bytes) -> int:
         """The area of the one CPU, with room behind it for what modules bring."""

@@ -137,6 +137,7 @@ class Kernel:
         self.printk(5, self.image.banner.rstrip("\n"))
         for initcall in self.image.initcalls:
             await self.sched.idle.call(initcall)
+        self.computer.mark_rodata_ro()
 
     def close(self) -> None:
         """Switch the computer off."""

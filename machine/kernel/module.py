@@ -226,6 +226,7 @@ class Modules:
         kernel.ftrace.add_sites(module.ftrace_sites)
         if module.bug_table:
             kernel.traps.bug_tables.append(module.bug_table)
+        kernel.traps.exception_tables.add(*module.exception_table)
         await self.livepatch.module_coming(module.struct)
         try:
             await self._notify(module, State.COMING)
@@ -334,6 +335,7 @@ class Modules:
             kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
             if module.bug_table in kernel.traps.bug_tables:
                 kernel.traps.bug_tables.remove(module.bug_table)
+            kernel.traps.exception_tables.remove(module.exception_table[0])
             if module.struct.state != State.UNFORMED:
                 kernel.symbols.remove_module(module.name)
             if self._list_head and module.struct.list.next:

@@ -69,6 +69,7 @@ class LoadedModule:
     users: list[LoadedModule] = field(default_factory=list)
     ftrace_sites: list[int] = field(default_factory=list)
     bug_table: tuple[int, int] | None = None
+    exception_table: tuple[int, int] = (0, 0)
     finished: trio.Event = field(default_factory=trio.Event)
     """Set when it is live, gone, or stuck for ever."""
 
@@ -353,6 +354,7 @@ class Loader:
         sites = struct.unpack(f"<{len(places) // 8}Q", places)
         module.ftrace_sites = [site for site in sites if site and self._is_text(module, site)]
         view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
+        module.exception_table = self._table(module, "__ex_table")
         start, end = self._table(module, "__bug_table")
         if start:
             module.bug_table = (start, end)

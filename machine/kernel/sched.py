@@ -266,6 +266,7 @@ class Scheduler:
         self._last_jiffies = 0
         self._current_task = computer.per_cpu("current_task")
         self._preempt_count = computer.per_cpu("__preempt_count")
+        computer.space.write_u32(self._preempt_count, _NO_RESCHED)  # as after boot: enabled
         self.guest_return = computer.symbols.lookup("guest_return") or self._page_for_a_trap()
         """Where a guest function that Python has called returns to."""
         computer.memory.write(self.guest_return, TRAP)

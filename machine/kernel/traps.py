@@ -13,6 +13,7 @@ from machine import disasm
 from machine.computer import Computer
 from machine.cpu import Stop, Why
 from machine.kernel import printk as log
+from machine.kernel.extable import ExceptionTables
 from machine.kernel.printk import Printk
 from machine.kernel.sched import THREAD_SIZE, Scheduler, Task, TaskExit
 from machine.kernel.service import Ptr, service
@@ -61,6 +62,7 @@ class Traps:
         """The line that names the modules; set by the module loader."""
         self.bug_tables: list[tuple[int, int]] = []
         """Start and end of every ``__bug_table``, the kernel's and the modules'."""
+        self.exception_tables = ExceptionTables(computer)
         sched.on_exception = self.handle
         sched.on_schedule_bug = self._schedule_bug
         first = computer.symbols.lookup("__start___bug_table")
@@ -74,6 +76,8 @@ class Traps:
         if stop.vector == BREAKPOINT and self._text.handle_int3(task, stop):
             return
         if stop.vector == INVALID_OPCODE and self._report_bug(task):
+            return
+        if self.exception_tables.fix_up(stop):
             return
         self._oops(task, stop)
         count = self._sched.preempt_count
