@@ -91,7 +91,11 @@ def main() -> None:
 
 @main.command()
 @click.argument("mountpoint", type=click.Path(path_type=Path))
-@click.option("--kernel", default="embedded", show_default=True, metavar="embedded", help="Which.")
+@click.option(
+    "--kernel", default="embedded", show_default=True, metavar="embedded|VMLINUZ",
+    help="The kernel: klpfs's own, or the file of a distribution's.",
+)  # fmt: skip
+@click.option("--append", metavar="CMDLINE", help="The kernel command line, for /proc/cmdline.")
 @click.option(
     "--memory", callback=_size, default="256M", show_default=True, help="RAM of the machine."
 )
@@ -106,6 +110,7 @@ def main() -> None:
 def mount(
     mountpoint: Path,
     kernel: str,
+    append: str | None,
     memory: int,
     virtual_time: bool,
     foreground: bool,
@@ -114,13 +119,17 @@ def mount(
 ) -> None:
     """Mount a machine on MOUNTPOINT; returns once it answers."""
     from klpfs.kernel_tree import kernel_tree
-    from machine.image import embedded
+    from machine.image import ImageError
 
-    with _failing(daemon.MountError, embedded.CompilerError):
+    with _failing(daemon.MountError, ImageError):
         daemon.check(mountpoint)
-        image = _image(kernel)
         daemon.serve(
-            kernel_tree(image, memory_size=memory, virtual_time=virtual_time),
+            kernel_tree(
+                _image(kernel),
+                memory_size=memory,
+                virtual_time=virtual_time,
+                command_line=append or f"BOOT_IMAGE={kernel}",
+            ),
             mountpoint,
             allow_other=allow_other,
             foreground=foreground,
@@ -129,11 +138,11 @@ def mount(
 
 
 def _image(kernel: str) -> Image:
-    """The kernel that ``--kernel`` names. Raises `embedded.CompilerError`."""
-    from machine.image import embedded
+    """The kernel that ``--kernel`` names. Raises `machine.image.ImageError`."""
+    from machine.image import distribution, embedded
 
     if kernel != "embedded":
-        raise click.BadParameter("only the embedded kernel is there", param_hint="--kernel")
+        return distribution.load(Path(kernel), progress=_say_progress())
     try:
         return embedded.load(progress=_say_progress())
     except OSError as error:
@@ -268,7 +277,9 @@ def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bo
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--kernel", metavar="embedded", help="Of a machine of its own, even if one is there.")
+@click.option(
+    "--kernel", metavar="embedded|VMLINUZ", help="Of a machine of its own, even if one is there."
+)
 @click.option(
     "--modules", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIRECTORY", help="modprobe finds the modules in it.",
@@ -285,15 +296,17 @@ def run(
     """
     from klpfs import run as running
     from klpfs.kernel_tree import kernel_tree
-    from machine.image import embedded
+    from machine.image import ImageError
 
     def mount_own(mountpoint: Path) -> None:
         # Root may become others in there, and they need /proc too.
         others = os.geteuid() == 0
-        daemon.serve(kernel_tree(_image(kernel or "embedded")), mountpoint, allow_other=others)
+        image = kernel or "embedded"
+        machine = kernel_tree(_image(image), command_line=f"BOOT_IMAGE={image}")
+        daemon.serve(machine, mountpoint, allow_other=others)
 
     if kernel and ctx.obj:
         raise click.UsageError("a machine that is mounted has its kernel: -m or --kernel, not both")
-    with _failing(control.NoMachine, daemon.MountError, embedded.CompilerError, running.RunError):
+    with _failing(control.NoMachine, daemon.MountError, ImageError, running.RunError):
         machine = None if kernel else running.find_machine(ctx.obj)
         running.run(command, machine, mount_own, modules)

@@ -14,16 +14,21 @@ from klpfs.nodes import Root
 from klpfs.tree import tree
 from machine.image import Image
 from machine.kernel.clock import Clock, VirtualClock
-from machine.kernel.kernel import DEFAULT_MEMORY, Kernel
+from machine.kernel.kernel import DEFAULT_COMMAND_LINE, DEFAULT_MEMORY, Kernel
 
 SLICE_INSTRUCTIONS = 100_000
 """A time slice under virtual time, where runs are to be repeatable."""
 
 
 def kernel_tree(
-    image: Image, *, memory_size: int = DEFAULT_MEMORY, virtual_time: bool = False
+    image: Image,
+    *,
+    memory_size: int = DEFAULT_MEMORY,
+    virtual_time: bool = False,
+    command_line: str = DEFAULT_COMMAND_LINE,
 ) -> Callable[[], AbstractAsyncContextManager[Root]]:
-    """What `klpfs.daemon.serve` mounts: ``image`` on a computer with ``memory_size`` bytes of RAM."""
+    """What `klpfs.daemon.serve` mounts: ``image`` on a computer with ``memory_size`` bytes of RAM.
+    ``command_line`` is for a kernel that does not bring one."""
 
     @asynccontextmanager
     async def booted() -> AsyncIterator[Root]:
@@ -33,6 +38,7 @@ def kernel_tree(
                 VirtualClock() if virtual_time else Clock(),
                 memory_size=memory_size,
                 slice_instructions=SLICE_INSTRUCTIONS if virtual_time else 0,
+                command_line=command_line,
             )
         except OSError as error:
             if error.errno != errno.ENOMEM:

@@ -53,7 +53,7 @@ class Ticker:
                 self._interrupt()
             elif not started and now - self._last_used > 20 * self.period:
                 self._wake.clear()
-                # A slice that began between the look above and the line before this one would wait
-                # for ever: look again.
-                if not self._slice_started:
+                # A slice that began, or an end that came, between the look above and the line before
+                # this one would wait for ever: look again.
+                if not self._slice_started and not self._closed:
                     self._wake.wait()

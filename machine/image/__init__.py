@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
+class ImageError(Exception):
+    """There is no kernel to be had; the text is one clear sentence."""
+
+
 class Segment(NamedTuple):
     """A part of the image to load: ``data`` at ``vaddr``, zeroes behind it up to ``memsz`` bytes."""
 
@@ -62,18 +66,20 @@ _KERNEL_SYMBOL = struct.Struct("<iii")
 
 
 def read_exports(
-    read: Callable[[int, int], bytes], start: int, end: int, gpl_only: bool
+    read: Callable[[int, int], bytes], start: int, end: int, gpl_only: bool, crcs: int = 0
 ) -> dict[str, Export]:
     """The ``struct kernel_symbol``s in ``[start, end)``, whose references are relative to their own
-    place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS)."""
+    place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS). ``crcs``: where the table of their modversions is,
+    if there is one."""
     exports = {}
-    for at in range(start, end - _KERNEL_SYMBOL.size + 1, _KERNEL_SYMBOL.size):
+    for i, at in enumerate(range(start, end - _KERNEL_SYMBOL.size + 1, _KERNEL_SYMBOL.size)):
         value, name, _ = _KERNEL_SYMBOL.unpack(read(at, _KERNEL_SYMBOL.size))
         text = b""
         name_at = (at + 4 + name) & (1 << 64) - 1
         while b"\0" not in text:
             text += read(name_at + len(text), 16)
+        crc = int.from_bytes(read(crcs + 4 * i, 4), "little") if crcs else None
         exports[text.split(b"\0")[0].decode("utf-8", "surrogateescape")] = Export(
-            (at + value) & (1 << 64) - 1, gpl_only, None
+            (at + value) & (1 << 64) - 1, gpl_only, crc
         )
     return exports

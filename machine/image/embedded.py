@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from machine.image import Image, Segment, Symbol, read_exports
+from machine.image import Image, ImageError, Segment, Symbol, read_exports
 from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
@@ -36,7 +36,7 @@ _LDFLAGS = (
 )  # fmt: skip
 
 
-class CompilerError(Exception):
+class CompilerError(ImageError):
     """The embedded kernel cannot be built; the text says why and what to do about it."""
 
 

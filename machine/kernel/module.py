@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from machine.image import Export
 from machine.kernel import printk as log
 from machine.kernel.livepatch.relocs import KlpRelocations
 from machine.kernel.module_load import LoadedModule, Loader
@@ -85,12 +86,12 @@ class Modules:
         """The module whose struct module is at ``address``."""
         return next((m for m in self._modules.values() if m.struct.address_ == address), None)
 
-    def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> int | None:
-        """``resolve_symbol``: the address of an export; ``user`` then holds on to the module that has
+    def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
+        """``resolve_symbol``: the export of that name; ``user`` then holds on to the module that has
         it. None if there is none that it may use. Raises OSError(EBUSY) if that is not ready."""
         export = self._kernel.exports.get(name)
         if export is not None:
-            return export.addr if gpl or not export.gpl_only else None
+            return export if gpl or not export.gpl_only else None
         for owner in self._modules.values():
             export = owner.exports.get(name)
             if export is None or owner is user:
@@ -104,7 +105,7 @@ class Modules:
                 )
                 raise OSError(errno.EBUSY, "its module is not ready")
             self._use(user, owner)
-            return export.addr
+            return export
         return None
 
     def owner_of(self, export: str, *, but: LoadedModule) -> str | None:

@@ -31,6 +31,7 @@ from machine.elf import (
 )
 from machine.image import Export, Symbol, read_exports
 from machine.kernel import printk as log
+from machine.kernel.modversions import ModVersions
 from machine.kernel.printk import Printk
 from machine.kernel.taint import Taint, Tainted
 from machine.structs import Space, Struct
@@ -43,7 +44,7 @@ _GPL_COMPATIBLE = {
     "GPL", "GPL v2", "GPL and additional rights",
     "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL",
 }  # fmt: skip
-_IGNORE_VERMAGIC = 2
+_IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
 _UNFORMED = 3
 _BUG_ENTRY = 12
 
@@ -62,6 +63,7 @@ class LoadedModule:
     init_base: int = 0
     addresses: dict[int, int] = field(default_factory=dict)
     """Where each section is, by its index."""
+    versions: ModVersions = field(init=False)
     values: list[int] = field(default_factory=list)
     """The final value of each symbol, by its index."""
     exports: dict[str, Export] = field(default_factory=dict)
@@ -174,6 +176,7 @@ class Loader:
         in the log."""
         with self._logged():
             module = LoadedModule(ModuleImage.parse(data))
+        self._check_versions(module, flags)
         self._check_vermagic(module, flags)
         if module.modinfo("intree") is None:
             self._taint(
@@ -201,12 +204,26 @@ class Loader:
             )
         return module
 
-    def _taint(self, module: LoadedModule, flag: Taint, sentence: str) -> None:
+    def _taint(
+        self, module: LoadedModule, flag: Taint, sentence: str, level: int = log.WARNING
+    ) -> None:
         """``add_taint_module``; the sentence comes only with the first of its kind."""
         if not self._tainted.mask >> flag & 1:
-            self._printk(log.WARNING, sentence)
+            self._printk(level, sentence)
         self._tainted.add(flag)
         module.taints |= 1 << flag
+
+    def _check_versions(self, module: LoadedModule, flags: int) -> None:
+        """``check_modstruct_version``: does it know the structs of this kernel?"""
+        module.versions = ModVersions(
+            module.elf,
+            ignore=bool(flags & _IGNORE_MODVERSIONS),
+            say=lambda line: self._printk(log.WARNING, line),
+            force=lambda line: self._taint(module, Taint.FORCED_MODULE, line),
+        )
+        export = self._computer.image.exports.get("module_layout")
+        if export is not None and not module.versions.agree("module_layout", export):
+            raise OSError(errno.ENOEXEC, "module_layout")
 
     def _check_vermagic(self, module: LoadedModule, flags: int) -> None:
         wanted = self._computer.image.vermagic
@@ -215,7 +232,7 @@ class Loader:
             self._taint(
                 module, Taint.FORCED_MODULE, f"{module.name}: bad vermagic: kernel tainted."
             )
-        elif magic != wanted:
+        elif not module.versions.same_magic(wanted, magic):
             self._printk(log.ERR, f"{module.name}: version magic '{magic}' should be '{wanted}'")
             raise OSError(errno.ENOEXEC, "version magic")
 
@@ -223,6 +240,7 @@ class Loader:
 
     def place(self, module: LoadedModule) -> None:
         """Lay it out in guest memory, resolve and relocate. Raises OSError, after a line in the log."""
+        self._check_signature(module)
         with self._logged():
             module.plan = layout(module.elf)
             self._copy(module)
@@ -231,6 +249,17 @@ class Loader:
             self._relocate(module)
             self._read_tables(module)
             self._protect(module)
+
+    def _check_signature(self, module: LoadedModule) -> None:
+        """Of a kernel that knows signatures. There are no keys here to check one with."""
+        if "sig_ok" in self._computer.space.types["struct module"].fields:
+            self._taint(
+                module,
+                Taint.UNSIGNED_MODULE,
+                f"{module.name}: module verification failed: signature and/or required key missing "
+                "- tainting kernel",
+                log.NOTICE,
+            )
 
     def _copy(self, module: LoadedModule) -> None:
         computer, plan = self._computer, module.plan
@@ -305,12 +334,14 @@ class Loader:
     def _import(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
         problem = errno.ENOENT
         try:
-            address = self._modules.resolve(module, symbol.name, gpl=module.is_gpl)
+            export = self._modules.resolve(module, symbol.name, gpl=module.is_gpl)
+            if export is not None and not module.versions.agree(symbol.name, export):
+                raise OSError(errno.EINVAL, "another version of the symbol")
         except OSError as error:
-            address, problem = None, error.errno or errno.EINVAL
-        if address is not None:
-            return address, 0
-        if symbol.bind == STB_WEAK:
+            export, problem = None, error.errno or errno.EINVAL
+        if export is not None:
+            return export.addr, 0
+        if symbol.bind == STB_WEAK and problem == errno.ENOENT:
             return 0, 0
         self._printk(log.WARNING, f"{module.name}: Unknown symbol {symbol.name} (err {-problem})")
         return 0, problem
@@ -346,7 +377,8 @@ class Loader:
         memory, view = self._computer.memory, module.struct
         for table, gpl_only in (("__ksymtab", False), ("__ksymtab_gpl", True)):
             start, end = self._table(module, table)
-            module.exports |= read_exports(memory.read, start, end, gpl_only)
+            crcs, _ = self._table(module, table.replace("ksymtab", "kcrctab"))
+            module.exports |= read_exports(memory.read, start, end, gpl_only, crcs)
         for name in module.exports:
             self._refuse_duplicate(module, name)
         start, end = self._table(module, "__mcount_loc")
