@@ -98,18 +98,10 @@ class Syscalls:
     async def _newuname(self, caller: Caller, _arguments: Arguments, _data: bytes) -> bytes:
         """The guest's own function, so that a live patch of it shows."""
         kernel = self._kernel
-        function = kernel.symbols.lookup("sys_newuname")
-        if function is None:
-            raise OSError(errno.ENOSYS, "the kernel has no such function")
         async with inside(kernel, caller):
-            buffer = kernel.slab.alloc(UTS_SIZE, "uname")
-            try:
-                result = await kernel.sched.current.call(function, buffer) & 0xFFFFFFFF
-                if result:
-                    raise OSError((1 << 32) - result, "uname")
+            with kernel.user.buffer(UTS_SIZE) as buffer:
+                await kernel.user.syscall("newuname", buffer)
                 return kernel.computer.memory.read(buffer, UTS_SIZE)
-            finally:
-                kernel.slab.free(buffer)
 
 
 class _Transaction(Handle):

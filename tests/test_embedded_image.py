@@ -64,7 +64,7 @@ def test_no_page_is_both_writable_and_executable(image: Image) -> None:
     [
         ("cmdline_proc_show", "t"), ("meminfo_proc_show", "t"), ("show_val_kb", "t"),
         ("klp_ftrace_handler", "T"), ("vsnprintf", "T"), ("seq_read_iter", "T"), ("mutex_lock", "T"),
-        ("__fentry__", "T"), ("guest_return", "T"), ("sys_newuname", "T"),
+        ("__fentry__", "T"), ("guest_return", "T"), ("__x64_sys_newuname", "T"),
         ("linux_banner", "R"), ("init_task", "D"), ("jiffies", "D"), ("klp_patches", "D"),
         ("klp_transition_patch", "B"), ("current_task", "D"), ("__preempt_count", "D"),
     ],

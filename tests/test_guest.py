@@ -11,6 +11,7 @@ import pytest
 
 from machine.computer import Computer
 from machine.cpu import TRAP, Stop, Why
+from machine.extents import Extents
 from machine.image import embedded
 
 STACK_SIZE = 16384
@@ -343,8 +344,10 @@ def test_version(guest: Guest) -> None:
 
 
 def test_uname(guest: Guest) -> None:
-    name = guest.put(bytes(390))
-    assert guest.call("sys_newuname", name) == 0
+    name = guest.computer.map_pages(Extents(0x10000, 0x20000), 390)
+    regs = guest.put(bytes(guest.space.types.sizeof("struct pt_regs")))
+    guest.space.view("struct pt_regs", regs).di = name
+    assert guest.call("__x64_sys_newuname", regs) == 0
     uts = guest.space.view("struct new_utsname", name)
     assert uts.sysname.string() == "Linux"
     assert uts.release.string() == guest.computer.image.release

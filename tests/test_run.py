@@ -53,15 +53,15 @@ UNAME = """
 #include <linux/livepatch.h>
 #include <linux/string.h>
 #include <linux/utsname.h>
-static asmlinkage long patched(struct new_utsname *name)
+#include <linux/uaccess.h>
+#include <asm/ptrace.h>
+static asmlinkage long patched(const struct pt_regs *regs)
 {
-	memset(name, 0, sizeof(*name));
-	strcpy(name->sysname, "Linux");
-	strcpy(name->release, "9.9.9-patched");
-	strcpy(name->machine, "x86_64");
-	return 0;
+	struct new_utsname name = { .sysname = "Linux", .release = "9.9.9-patched", .machine = "x86_64" };
+
+	return copy_to_user((void __user *)regs->di, &name, sizeof(name)) ? -EFAULT : 0;
 }
-static struct klp_func funcs[] = { { .old_name = "sys_newuname", .new_func = patched }, { } };
+static struct klp_func funcs[] = { { .old_name = "__x64_sys_newuname", .new_func = patched }, { } };
 static struct klp_object objs[] = { { .funcs = funcs }, { } };
 static struct klp_patch patch = { .mod = THIS_MODULE, .objs = objs };
 static int __init uname_init(void) { return klp_enable_patch(&patch); }

@@ -30,5 +30,6 @@
 #include <linux/utsname.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <asm/ptrace.h>
 
 #include "livepatch.h"

@@ -1,52 +1,64 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * Memory of user programs. They are not in this machine: what a system call hands in or wants back
- * is in a buffer of the kernel, and an address in the lower half is nobody's.
- */
+/* Memory of user programs: the lower half of the address space, of which any part may be missing. */
 
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
+#define TASK_SIZE_MAX 0x7ffffffff000UL
+
+/* An entry of the exception table: a fault at "from" goes on at "to". Type 3 is EX_TYPE_UACCESS. */
+#define EXTABLE_UACCESS(from, to)                      \
+	".pushsection __ex_table, \"a\"\n"             \
+	".balign 4\n"                                  \
+	".long " #from " - ., " #to " - ., 3\n"        \
+	".popsection\n"
+
 static bool access_ok(const void __user *ptr, unsigned long size)
 {
-	return (long)ptr < 0 && (long)(ptr + size) <= 0;
+	return size <= TASK_SIZE_MAX && (unsigned long)ptr <= TASK_SIZE_MAX - size;
+}
+
+/* Returns how many bytes are left when one of the two ends. */
+static unsigned long copy_bytes(void *to, const void *from, unsigned long n)
+{
+	asm volatile("1:	rep movsb\n"
+		     "2:\n"
+		     EXTABLE_UACCESS(1b, 2b)
+		     : "+D"(to), "+S"(from), "+c"(n)
+		     :
+		     : "memory");
+	return n;
 }
 
 unsigned long _copy_to_user(void __user *to, const void *from, unsigned long n)
 {
-	if (!access_ok(to, n))
-		return n;
-	memcpy(to, from, n);
-	return 0;
+	return access_ok(to, n) ? copy_bytes(to, from, n) : n;
 }
 EXPORT_SYMBOL(_copy_to_user);
 
 unsigned long _copy_from_user(void *to, const void __user *from, unsigned long n)
 {
-	if (!access_ok(from, n)) {
-		memset(to, 0, n);
-		return n;
-	}
-	memcpy(to, from, n);
-	return 0;
+	unsigned long left = access_ok(from, n) ? copy_bytes(to, from, n) : n;
+
+	if (left)
+		memset(to + n - left, 0, left);
+	return left;
 }
 EXPORT_SYMBOL(_copy_from_user);
 
 /* The length of the string, count if it does not end before. */
 long strncpy_from_user(char *dst, const char __user *src, long count)
 {
-	size_t len;
+	long len;
 
-	if (count <= 0)
-		return 0;
-	if (!access_ok(src, 1))
-		return -EFAULT;
-	len = strnlen(src, count);
-	memcpy(dst, src, len);
-	if (len < count)
-		dst[len] = '\0';
+	for (len = 0; len < count; len++) {
+		if (!access_ok(src + len, 1) || copy_bytes(dst + len, src + len, 1))
+			return -EFAULT;
+		if (!dst[len])
+			break;
+	}
 	return len;
 }
 EXPORT_SYMBOL(strncpy_from_user);
@@ -55,7 +67,12 @@ unsigned long clear_user(void __user *to, unsigned long n)
 {
 	if (!access_ok(to, n))
 		return n;
-	memset(to, 0, n);
-	return 0;
+	asm volatile("1:	rep stosb\n"
+		     "2:\n"
+		     EXTABLE_UACCESS(1b, 2b)
+		     : "+D"(to), "+c"(n)
+		     : "a"(0)
+		     : "memory");
+	return n;
 }
 EXPORT_SYMBOL(clear_user);

@@ -6,11 +6,12 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/utsname.h>
+#include <asm/ptrace.h>
 
-asmlinkage long sys_newuname(struct new_utsname __user *name)
+asmlinkage long __x64_sys_newuname(const struct pt_regs *regs)
 {
 	struct new_utsname copy;
 
 	memcpy(&copy, utsname(), sizeof(copy));
-	return copy_to_user(name, &copy, sizeof(copy)) ? -EFAULT : 0;
+	return copy_to_user((void __user *)regs->di, &copy, sizeof(copy)) ? -EFAULT : 0;
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from bisect import bisect_left
 
 from machine.computer import Computer
 from machine.cpu import Stop
@@ -25,50 +24,35 @@ _REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 
 
 class ExceptionTables:
-    """The exception tables of the kernel and of its modules."""
+    """The exception tables of the kernel and of its modules, by where they begin."""
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
         self._cpu = computer.cpu
         self._tables: dict[int, dict[int, tuple[int, int]]] = {}
-        symbol = computer.symbols.lookup
-        start, end = symbol("__start___ex_table"), symbol("__stop___ex_table")
-        self._kernel = (start, (end - start) // _ENTRY.size) if start and end else (0, 0)
+        start = computer.symbols.lookup("__start___ex_table")
+        end = computer.symbols.lookup("__stop___ex_table")
+        if start and end:
+            self.add(start, end)
 
     def add(self, start: int, end: int) -> None:
-        """Take the table of a module, at ``[start, end)``."""
-        entries = {}
-        for at in range(start, end - _ENTRY.size + 1, _ENTRY.size):
-            instruction, fixup, data = self._entry(at)
-            entries[instruction] = fixup, data
-        self._tables[start] = entries
+        """Take the table at ``[start, end)``."""
+        size = _ENTRY.size
+        table = self._computer.memory.read(start, (end - start) // size * size)
+        entries = self._tables[start] = {}
+        for at, (instruction, fixup, data) in enumerate(_ENTRY.iter_unpack(table)):
+            here = start + at * size
+            entries[here + instruction] = here + 4 + fixup, data
 
     def remove(self, start: int) -> None:
         """Forget the table at ``start``."""
         self._tables.pop(start, None)
 
-    def _entry(self, at: int) -> tuple[int, int, int]:
-        instruction, fixup, data = _ENTRY.unpack(self._computer.memory.read(at, _ENTRY.size))
-        return (at + instruction) % (1 << 64), (at + 4 + fixup) % (1 << 64), data
-
-    def _find(self, address: int) -> tuple[int, int] | None:
-        start, count = self._kernel
-
-        def instruction(i: int) -> int:
-            return self._entry(start + i * _ENTRY.size)[0]
-
-        i = bisect_left(range(count), address, key=instruction)  # the build sorts the kernel's
-        if i < count and instruction(i) == address:
-            return self._entry(start + i * _ENTRY.size)[1:]
-        for entries in self._tables.values():
-            if address in entries:
-                return entries[address]
-        return None
-
     def fix_up(self, stop: Stop) -> bool:
         """``fixup_exception``: go on where the table says. False: the instruction must not fault, or
         what the table asks for needs a processor that has more than this one."""
-        found = self._find(self._cpu["rip"])
+        rip = self._cpu["rip"]
+        found = next((table[rip] for table in self._tables.values() if rip in table), None)
         if found is None:
             return False
         fixup, data = found

@@ -34,6 +34,7 @@ from machine.kernel.taint import Tainted
 from machine.kernel.text import Text
 from machine.kernel.timer import Timers
 from machine.kernel.traps import Traps
+from machine.kernel.usermem import UserMemory
 from machine.kernel.workqueue import Workqueues
 
 DEFAULT_MEMORY = 256 << 20
@@ -83,7 +84,8 @@ class Kernel:
         self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         self.rcu = Rcu(computer, self.sched, self.slab, self.workqueues.queue)
         self.params = Params(computer, self.sched, self.slab, self.printk)
-        self.proc = Proc(computer, self.sched, self.slab)
+        self.user = UserMemory(computer, self.sched, self.slab)
+        self.proc = Proc(computer, self.sched, self.slab, self.user)
         self.modules = Modules(self)
         callbacks = Callbacks(self.sched)
         redirection = Redirection(computer, self.slab, self.ftrace, self.printk)

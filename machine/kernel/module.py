@@ -227,7 +227,8 @@ class Modules:
         kernel.ftrace.add_sites(module.ftrace_sites)
         if module.bug_table:
             kernel.traps.bug_tables.append(module.bug_table)
-        kernel.traps.exception_tables.add(*module.exception_table)
+        if module.exception_table[0]:
+            kernel.traps.exception_tables.add(*module.exception_table)
         await self.livepatch.module_coming(module.struct)
         try:
             await self._notify(module, State.COMING)

@@ -16,6 +16,7 @@ from machine.computer import Computer
 from machine.kernel.sched import Scheduler
 from machine.kernel.service import U32, U64, Ptr, service
 from machine.kernel.slab import Slab
+from machine.kernel.usermem import UserMemory
 from machine.memory import PAGE_SIZE
 from machine.structs import Struct
 
@@ -52,11 +53,14 @@ class ProcEntry:
 class Proc:
     """The files that the kernel and its modules have registered."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
+    def __init__(
+        self, computer: Computer, sched: Scheduler, slab: Slab, user: UserMemory
+    ) -> None:
         self._computer = computer
         self._space = computer.space
         self._sched = sched
         self._slab = slab
+        self._user = user
         self.root = ProcEntry("", 0o40555, 0)
         self._entries: dict[int, ProcEntry] = {}
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
@@ -226,7 +230,7 @@ class Proc:
                 if read_iter:
                     return await self._read_iter(read_iter, file, at, buffer)
                 if read:
-                    return await self._read(read, file, buffer)
+                    return await self._read(read, file)
                 raise OSError(errno.EIO, "no way to read it")
             finally:
                 if release:
@@ -251,16 +255,15 @@ class Proc:
             content += self._computer.memory.read(buffer, got)
         return content
 
-    async def _read(self, read: int, file: Struct, buffer: int) -> bytes:
-        position = file.member_address_("f_pos")
+    async def _read(self, read: int, file: Struct) -> bytes:
+        call, position = self._sched.current.call, file.member_address_("f_pos")
         content = b""
-        while len(content) < _MAX_CONTENT:
-            got = check(
-                await self._sched.current.call(read, file.address_, buffer, PAGE_SIZE, position)
-            )
-            if not got:
-                break
-            content += self._computer.memory.read(buffer, got)
+        with self._user.buffer(PAGE_SIZE) as buffer:
+            while len(content) < _MAX_CONTENT:
+                got = check(await call(read, file.address_, buffer, PAGE_SIZE, position))
+                if not got:
+                    break
+                content += self._computer.memory.read(buffer, got)
         return content
 
     async def write(self, entry: ProcEntry, data: bytes) -> None:
@@ -269,7 +272,7 @@ class Proc:
         ops = self._space.view("struct proc_ops", entry.proc_ops) if entry.proc_ops else None
         if ops is None or not ops.proc_write:
             raise OSError(errno.EIO, "no way to write it")
-        with self._scratch(PAGE_SIZE) as at, self._scratch(max(len(data), 1)) as buffer:
+        with self._scratch(PAGE_SIZE) as at, self._user.buffer(len(data)) as buffer:
             file, inode = self._open_file(entry, at)
             self._computer.memory.write(buffer, data)
             if ops.proc_open:
