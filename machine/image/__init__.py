@@ -33,11 +33,13 @@ class Symbol(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What modules may link against. ``crc``: its modversion, if the kernel has those."""
+    """What modules may link against. ``crc``: its modversion, if the kernel has those. ``namespace``:
+    the one that a module has to import for it (MODULE_IMPORT_NS), empty for none."""
 
     addr: int
     gpl_only: bool
     crc: int | None
+    namespace: str = ""
 
 
 @dataclass
@@ -60,26 +62,38 @@ class Image:
     build_id: str = ""
     stubs: frozenset[int] = field(default_factory=frozenset)
     """Addresses of functions without code of their own, which need a service to stand in."""
+    init: range = range(0)
+    """What a booted kernel has freed. It is loaded all the same, as its code may be needed: static_cpu_has()
+    goes through .altinstr_aux until alternatives are applied. No ftrace site is in it."""
 
 
 _KERNEL_SYMBOL = struct.Struct("<iii")
+_U64 = (1 << 64) - 1
+_NAME_CHUNK = 64
+_NAME_MAX = 1024
 
 
 def read_exports(
     read: Callable[[int, int], bytes], start: int, end: int, gpl_only: bool, crcs: int = 0
 ) -> dict[str, Export]:
     """The ``struct kernel_symbol``s in ``[start, end)``, whose references are relative to their own
-    place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS). ``crcs``: where the table of their modversions is,
-    if there is one."""
+    place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS). ``crcs`` is where their CRCs are, 0 if nowhere;
+    ``read`` gives what is at an address, as many bytes as it is asked for or less."""
+
+    def text(at: int) -> str:
+        found = b""
+        while b"\0" not in found and len(found) < _NAME_MAX:
+            here = (at + len(found)) & _U64
+            found += read(here, _NAME_CHUNK - here % _NAME_CHUNK)  # never into the next page
+        return found.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
     exports = {}
     for i, at in enumerate(range(start, end - _KERNEL_SYMBOL.size + 1, _KERNEL_SYMBOL.size)):
-        value, name, _ = _KERNEL_SYMBOL.unpack(read(at, _KERNEL_SYMBOL.size))
-        text = b""
-        name_at = (at + 4 + name) & (1 << 64) - 1
-        while b"\0" not in text:
-            text += read(name_at + len(text), 16)
-        crc = int.from_bytes(read(crcs + 4 * i, 4), "little") if crcs else None
-        exports[text.split(b"\0")[0].decode("utf-8", "surrogateescape")] = Export(
-            (at + value) & (1 << 64) - 1, gpl_only, crc
+        value, name, namespace = _KERNEL_SYMBOL.unpack(read(at, _KERNEL_SYMBOL.size))
+        exports[text(at + 4 + name)] = Export(
+            (at + value) & _U64,
+            gpl_only,
+            int.from_bytes(read(crcs + 4 * i, 4), "little") if crcs else None,
+            text(at + 8 + namespace) if namespace else "",
         )
     return exports

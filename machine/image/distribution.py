@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stock kernel: the vmlinuz (or vmlinux) that a distribution ships, and nothing else of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from operator import itemgetter
+from pathlib import Path
+
+from machine.image import Export, Image, ImageError, Segment, Symbol, kallsyms, read_exports
+from machine.image.payload import open_vmlinux
+from machine.image.vmlinux import Section, Vmlinux
+from machine.memory import PAGE_SIZE, START_KERNEL_MAP
+
+_EXPORT_TABLES = (("", False), ("_gpl", True))
+_PER_CPU = ".data..percpu"
+_IMAGE_MAX = 1 << 30
+"""Bytes: KERNEL_IMAGE_SIZE."""
+
+
+def load(path: Path, progress: Callable[[str], None] | None = None) -> Image:
+    """The kernel in the file ``path``; ``progress`` is told of every step that takes a while.
+
+    Raises ImageError for what is no x86-64 kernel with livepatch and BTF, or cannot be read.
+    """
+    say = progress or (lambda step: None)
+    try:
+        with path.open("rb") as file:
+            vmlinux = Vmlinux(open_vmlinux(file, say))
+        say("reading symbols and exports")
+        return _Reader(vmlinux).image()
+    except ImageError as error:
+        raise ImageError(f"{path} cannot be used as a kernel: {error}") from error
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+class _Reader:
+    """Takes a vmlinux apart. Its own symbols say where things are."""
+
+    def __init__(self, vmlinux: Vmlinux) -> None:
+        self._vmlinux = vmlinux
+        table = _symbol_table(vmlinux)
+        self._symbols = list(
+            map(
+                Symbol._make,
+                zip(table.names, table.addresses, repeat(0), table.kinds, strict=False),
+            )
+        )
+        self._at = dict(zip(reversed(table.names), reversed(table.addresses), strict=True))
+
+    def _symbol(self, name: str) -> int:
+        """The address of a symbol, the first of several. Raises ImageError."""
+        try:
+            return self._at[name]
+        except KeyError:
+            raise ImageError(f"it has no symbol {name}") from None
+
+    def _between(self, start: str, end: str) -> bytes:
+        return self._vmlinux.range(self._symbol(start), self._symbol(end))
+
+    def image(self) -> Image:
+        if "klp_enable_patch" not in self._at:
+            raise ImageError("it has no livepatch (CONFIG_LIVEPATCH)")
+        btf = self._vmlinux.section(".BTF")
+        if btf is None:
+            raise ImageError("it has no types (CONFIG_DEBUG_INFO_BTF)")
+        banner = self._vmlinux.text(self._symbol("linux_banner"))
+        words = banner.split()
+        if words[:2] != ["Linux", "version"] or len(words) < 3:
+            raise ImageError("its banner is not that of Linux")
+        return Image(
+            release=words[2],
+            vermagic=self._vmlinux.text(self._symbol("vermagic")),
+            banner=banner,
+            segments=self._segments(),
+            symbols=self._symbols,
+            exports=self._exports(),
+            ftrace_sites=self._ftrace_sites(),
+            btf=btf.data,
+            unwinder="orc" if "__start_orc_unwind" in self._at else "frame_pointer",
+            build_id=self._vmlinux.build_id(),
+            per_cpu=self._per_cpu(),
+            init=self._init(),
+        )
+
+    def _init(self) -> range:
+        return range(self._symbol("__init_begin"), self._symbol("__init_end"))
+
+    def _per_cpu(self) -> bytes:
+        """The first copy of the per-CPU variables. From 6.15 they are not linked at 0 but in place."""
+        section = self._vmlinux.section(_PER_CPU)
+        return section.data if section and section.addr == 0 else b""
+
+    def _exports(self) -> dict[str, Export]:
+        exports: dict[str, Export] = {}
+        for suffix, gpl_only in _EXPORT_TABLES:
+            start, end = f"__start___ksymtab{suffix}", f"__stop___ksymtab{suffix}"
+            crcs = f"__start___kcrctab{suffix}"
+            size, crcs_size = (
+                len(self._between(start, end)),
+                len(self._between(crcs, f"__stop___kcrctab{suffix}")),
+            )
+            if crcs_size and crcs_size * 3 != size:
+                raise ImageError("its exported symbols and their CRCs are not of one number")
+            exports |= read_exports(
+                self._vmlinux.read,
+                self._symbol(start),
+                self._symbol(end),
+                gpl_only,
+                self._symbol(crcs) if crcs_size else 0,
+            )
+        return exports
+
+    def _ftrace_sites(self) -> list[int]:
+        """__mcount_loc, without what ftrace_free_init_mem takes out and what was left empty by
+        the build (from 6.15, for weak functions that were replaced)."""
+        data = self._between("__start_mcount_loc", "__stop_mcount_loc")
+        init = self._init()
+        sites = struct.unpack(f"<{len(data) // 8}Q", data[: len(data) & -8])
+        return sorted(site for site in sites if site and site not in init)
+
+    # -- memory -----------------------------------------------------------------------------------
+
+    def _segments(self) -> list[Segment]:
+        """The sections, as runs of pages with the same rights. These are those of a booted kernel
+        (mark_rodata_ro): from ``_etext`` to ``__end_rodata`` nothing is written or executed, and
+        elsewhere a page with code in it is not written. What is behind ``_end`` is not kept."""
+        start, end = self._symbol("_text"), self._symbol("_end")
+        if not START_KERNEL_MAP <= start <= end <= START_KERNEL_MAP + _IMAGE_MAX:
+            raise ImageError(f"it is linked to run at {start:#x}, which is no place for a kernel")
+        read_only = range(self._symbol("_etext"), self._symbol("__end_rodata"))
+        placed = [(at, section) for at, section in self._placed() if at < end]
+        rights: dict[int, tuple[bool, bool]] = {}
+        for at, section in placed:
+            if at < start or at + section.size > end:
+                raise ImageError(f"its section {section.name} is outside of the kernel")
+            for page in range(at & -PAGE_SIZE, at + section.size, PAGE_SIZE):
+                executable = section.executable or rights.get(page, (False, False))[1]
+                rights[page] = not executable and page not in read_only, executable
+            start = at + section.size
+        return [_segment(pages, *rights[pages.start], placed) for pages in _runs(rights)]
+
+    def _placed(self) -> list[tuple[int, Section]]:
+        """The sections and where they are loaded, in that order."""
+        placed = [
+            (section.addr if section.name != _PER_CPU else self._symbol("__per_cpu_load"), section)
+            for section in self._vmlinux.sections
+        ]
+        return sorted(placed, key=itemgetter(0))
+
+
+def _runs(rights: dict[int, tuple[bool, bool]]) -> Iterator[range]:
+    """Pages that follow each other and have the same rights; ``rights`` are by page, in order."""
+    start = end = 0
+    for page, right in rights.items():
+        if page != end or right != rights[start]:
+            if end:
+                yield range(start, end)
+            start = page
+        end = page + PAGE_SIZE
+    yield range(start, end)
+
+
+def _segment(
+    pages: range, writable: bool, executable: bool, placed: list[tuple[int, Section]]
+) -> Segment:
+    """A segment with what the sections have of these pages."""
+    data = bytearray()
+    for at, section in placed:
+        first, last = max(at, pages.start), min(at + section.size, pages.stop)
+        if section.data and first < last:
+            data.extend(bytes(first - pages.start - len(data)))
+            data += section.data[first - at : last - at]
+    return Segment(pages.start, bytes(data), len(pages), writable, executable)
+
+
+def _symbol_table(vmlinux: Vmlinux) -> kallsyms.Table:
+    section = vmlinux.section(".rodata")
+    if section is None:
+        raise ImageError("it has no read-only data")
+    table = kallsyms.find(section.data, section.addr)
+    if table is None:
+        raise ImageError("it has no symbol table (CONFIG_KALLSYMS)")
+    return table
