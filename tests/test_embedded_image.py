@@ -121,7 +121,7 @@ def test_what_can_be_traced(
     ],
 )  # fmt: skip
 def test_exports(image: Image, addresses: dict[str, int], name: str, gpl_only: bool) -> None:
-    assert image.exports[name] == (addresses[name], gpl_only, None)
+    assert image.exports[name] == (addresses[name], gpl_only, None, "")
 
 
 @pytest.mark.parametrize(
