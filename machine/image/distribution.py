@@ -9,7 +9,7 @@ from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 
-from machine.image import Export, Image, ImageError, Segment, Symbol, kallsyms, read_exports
+from machine.image import Export, Image, ImageError, Segment, Symbol, cache, kallsyms, read_exports
 from machine.image.payload import open_vmlinux
 from machine.image.vmlinux import Section, Vmlinux
 from machine.memory import PAGE_SIZE, START_KERNEL_MAP
@@ -28,13 +28,22 @@ def load(path: Path, progress: Callable[[str], None] | None = None) -> Image:
     say = progress or (lambda step: None)
     try:
         with path.open("rb") as file:
+            key = cache.key(file)
+            image = cache.get(key)
+            if image is not None:
+                return image
             vmlinux = Vmlinux(open_vmlinux(file, say))
         say("reading symbols and exports")
-        return _Reader(vmlinux).image()
+        image = _Reader(vmlinux).image()
     except ImageError as error:
         raise ImageError(f"{path} cannot be used as a kernel: {error}") from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        cache.put(key, image)
+    except OSError as error:
+        say(f"it will have to be read again: it cannot be kept ({error.strerror or error})")
+    return image
 
 
 class _Reader:

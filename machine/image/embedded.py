@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from machine.image import Image, ImageError, Segment, Symbol, read_exports
+from machine.image import Image, ImageError, Segment, Symbol, cache_directory, read_exports
 from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
@@ -46,12 +46,6 @@ def load(progress: Callable[[str], None] | None = None) -> Image:
     Raises CompilerError, and OSError if the cache directory cannot be written.
     """
     return read(build(progress))
-
-
-def cache_directory() -> Path:
-    """Where built kernels are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "klpfs"
 
 
 # -- building -------------------------------------------------------------------------------------

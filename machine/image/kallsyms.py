@@ -23,8 +23,6 @@ character is the symbol's kind. Every 256th name has its offset in the markers.
 from __future__ import annotations
 
 import struct
-import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -140,14 +138,14 @@ def _names_before(data: bytes, markers_at: int, blocks: int, tokens: _Tokens) ->
     """The names whose ``blocks`` markers are at an offset, if markers are there."""
     if data[markers_at : markers_at + 4] != b"\0\0\0\0":
         return None
-    markers = _array("I", data[markers_at : markers_at + 4 * blocks])
+    markers = _integers("I", data[markers_at : markers_at + 4 * blocks])
     if any(not 512 <= b - a <= _NAMES_MAX for a, b in zip(markers, markers[1:], strict=False)):
         return None
     # kallsyms_num_syms is 8 bytes before the names, with its own padding behind it.
     last = max(markers_at - markers[-1] - 8, 0) & -8
     first = max(last - _NAMES_MAX - 8, 0)
     wanted = range(256 * (blocks - 1) + 1, 256 * blocks + 1)
-    for index, count in enumerate(_array("Q", data[first:last])):
+    for index, count in enumerate(_integers("Q", data[first:last])):
         if count in wanted:
             start = first + 8 * index
             for two_bytes in (True, False):
@@ -209,19 +207,19 @@ def _find_addresses(data: bytes, base: int, tokens: _Tokens, names: _Names) -> S
         if at < 0 or relative_base_at + 8 > len(data):
             continue
         (relative_base,) = struct.unpack_from("<Q", data, relative_base_at)
-        offsets = _array("i", data[at : at + 4 * count])
+        offsets = _integers("i", data[at : at + 4 * count])
         if relative_base >= _KERNEL:
             yes = _plausible(_relative(offsets, relative_base))
             if yes is not None:
                 return yes
     for at in (before - wide, behind):
         if at >= 0 and at + wide <= len(data):
-            yes = _plausible(_array("Q", data[at : at + wide]))
+            yes = _plausible(_integers("Q", data[at : at + wide]))
             if yes is not None:
                 return yes
     if behind + 4 * count <= len(data):
         place = base + behind
-        offsets = _array("i", data[behind : behind + 4 * count])
+        offsets = _integers("i", data[behind : behind + 4 * count])
         return _plausible([place + 4 * i + offset & _U64 for i, offset in enumerate(offsets)])
     return None
 
@@ -241,10 +239,6 @@ def _plausible(addresses: Sequence[int]) -> Sequence[int] | None:
     return addresses
 
 
-def _array(kind: str, data: bytes) -> array[int]:
-    """Little-endian integers: ``i``, ``I`` of 32 bits, ``Q`` of 64."""
-    found = array(kind)
-    found.frombytes(data)
-    if sys.byteorder == "big":
-        found.byteswap()
-    return found
+def _integers(kind: str, data: bytes) -> tuple[int, ...]:
+    """Little-endian integers: ``i`` and ``I`` of 32 bits, ``Q`` of 64."""
+    return struct.unpack(f"<{len(data) // struct.calcsize('<' + kind)}{kind}", data)
