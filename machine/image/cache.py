@@ -50,7 +50,7 @@ def get(key: str) -> Image | None:
 
 
 def put(key: str, image: Image) -> None:
-    """Keep an image, which has neither sizes of symbols nor stubs. Raises OSError."""
+    """Keep an image; sizes of symbols, which a distribution's has not, are left out. Raises OSError."""
     cache_directory().mkdir(parents=True, exist_ok=True)
     path = cache_directory() / f"distribution-{image.build_id or 'none'}-{key}"
     handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=cache_directory())
@@ -75,6 +75,8 @@ def _encode(image: Image) -> bytes:
         "unwinder": image.unwinder,
         "build_id": image.build_id,
         "init": [image.init.start, image.init.stop],
+        "initcalls": image.initcalls,
+        "stubs": sorted(image.stubs),
         "segments": [[s.vaddr, s.memsz, s.writable, s.executable] for s in image.segments],
     }
     parts = (
@@ -134,6 +136,7 @@ def _decode(data: bytes) -> Image:
         per_cpu=per_cpu,
         segments=[Segment(vaddr, part, *others) for (vaddr, *others), part in segments],
         init=range(*header.pop("init")),
+        stubs=frozenset(header.pop("stubs")),
         **header,
     )
 
