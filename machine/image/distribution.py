@@ -16,6 +16,12 @@ from machine.memory import PAGE_SIZE, START_KERNEL_MAP
 
 _EXPORT_TABLES = (("", False), ("_gpl", True))
 _PER_CPU = ".data..percpu"
+_INITCALLS = (
+    "seq_file_init",
+    "proc_cmdline_init", "proc_devices_init", "proc_filesystems_init", "proc_loadavg_init",
+    "proc_meminfo_init", "proc_stat_init", "proc_uptime_init", "proc_version_init",
+)  # fmt: skip
+"""Of all that a boot calls, what files of /proc need that can do without the rest."""
 _IMAGE_MAX = 1 << 30
 """Bytes: KERNEL_IMAGE_SIZE."""
 
@@ -91,6 +97,7 @@ class _Reader:
             btf=btf.data,
             unwinder="orc" if "__start_orc_unwind" in self._at else "frame_pointer",
             build_id=self._vmlinux.build_id(),
+            initcalls=[self._at[name] for name in _INITCALLS if name in self._at],
             per_cpu=self._per_cpu(),
             init=self._init(),
         )
