@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FOREVER = 365 * 86400.0
 """Seconds for which the kernel may remember what will be announced when it changes."""
+MAX_SIZE = (1 << 31) - 1
+"""What a file may be truncated to (MAX_NON_LFS, s_maxbytes of sysfs); it stays what it is."""
 MAX_TASKS = 1_000_000
 """Requests served at once: readers that block must never keep others from being served."""
 SETTLE = 1.0
@@ -76,7 +79,7 @@ def attributes(node: Node) -> pyfuse3.EntryAttributes:
     entry.st_gid = node.gid
     entry.st_size = node.size
     entry.st_blksize = PAGE_SIZE
-    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = node.mtime_ns
+    entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime_ns, node.mtime_ns, node.ctime_ns
     entry.entry_timeout = FOREVER if node.attached else 0
     entry.attr_timeout = FOREVER if node.attached and node.steady else 0
     return entry
@@ -242,14 +245,19 @@ class FileSystem(pyfuse3.Operations):
         # kernfs_iop_setattr(), fs/kernfs/inode.c; the kernel has checked who asks. Truncation
         # succeeds and does nothing: a shell's ``>`` asks for it.
         node = self._node(inode)
+        if fields.update_size and attr.st_size > MAX_SIZE:
+            refuse(errno.EFBIG)
         if fields.update_mode:
             node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(attr.st_mode)
         if fields.update_uid:
             node.uid = attr.st_uid
         if fields.update_gid:
             node.gid = attr.st_gid
+        if fields.update_atime:
+            node.atime_ns = attr.st_atime_ns
         if fields.update_mtime:
             node.mtime_ns = attr.st_mtime_ns
+        node.ctime_ns = time.time_ns()
         return attributes(node)
 
     @answers
@@ -289,7 +297,8 @@ class FileSystem(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        refuse(self._directory(parent_inode).create_errno)
+        directory = self._directory(parent_inode)
+        refuse(directory.create_errno if stat.S_ISREG(mode) else directory.make_errno)
 
     @answers
     async def mkdir(
@@ -319,6 +328,8 @@ class FileSystem(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
+        if flags:  # kernfs_iop_rename(), fs/kernfs/dir.c
+            refuse(errno.EINVAL)
         refuse(self._directory(parent_inode_new).make_errno)
 
     @answers
@@ -340,6 +351,9 @@ class FileSystem(pyfuse3.Operations):
             refuse(errno.EINVAL)
         caller = caller_of(ctx)
         handle = node.open(caller, flags)
+        if flags & os.O_DIRECT:  # do_dentry_open(), fs/open.c: there is nothing to go round
+            handle.release()
+            refuse(errno.EINVAL)
         number = next(self._numbers)
         self._open[number] = Open(handle, caller, inode)
         # Without the page cache: what a file says is made when it is read. With it, mmap(2) works.

@@ -61,7 +61,7 @@ class Node:
     def __init__(self, mode: int) -> None:
         self.ino = next(_inode_numbers)
         self.mode = mode
-        self.mtime_ns = time.time_ns()
+        self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
         self.parent: Directory | None = None
         self.alive = True
         self.attached = False
@@ -112,8 +112,8 @@ class Directory(Node):
     A subclass that computes its entries overrides `lookup` and `entries`, and does best to start
     from `DynamicDirectory`, which keeps inode numbers stable.
 
-    ``create_errno`` answers creat(2) and mknod(2), ``make_errno`` everything else that would bring
-    a new name (mkdir, symlink, link, rename), as sysfs answers root. /proc says ENOENT to all.
+    ``create_errno`` answers creat(2), ``make_errno`` everything else that would bring a new name
+    (mkdir, mknod, symlink, link, rename), as sysfs answers root. /proc says ENOENT to all.
     """
 
     create_errno = errno.EACCES
@@ -269,12 +269,12 @@ class Root(Directory):
 
 
 class Symlink(Node):
-    """A symbolic link; its size is the length of its target, as in any file system but sysfs."""
+    """A symbolic link; ``size`` is the length of its target where none is given."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, size: int | None = None) -> None:
         super().__init__(stat.S_IFLNK | 0o777)
         self.target = target
-        self.size = len(os.fsencode(target))
+        self.size = len(os.fsencode(target)) if size is None else size
 
 
 class Handle:
@@ -342,9 +342,10 @@ class Attribute(File):
     limit: int | None = PAGE_SIZE
     """How much one write may bring; a longer one is a short write."""
     checked_on_open = True
-    """Whether even root is refused (EACCES) what the file does not do."""
+    """Whether even root is refused (EACCES) what no bit of the mode allows to anybody."""
     unable_errno = errno.EIO
-    """The answer to a read or write that the file does not do, where open let it pass."""
+    """The answer to a read or write that the file does not do, where open let it pass: in sysfs,
+    after chmod(2)."""
 
     def __init__(
         self, show: Show | None = None, store: Store | None = None, mode: int | None = None
@@ -357,11 +358,9 @@ class Attribute(File):
 
     def open(self, caller: Caller, flags: int) -> Handle:
         access = flags & os.O_ACCMODE
-        if self.checked_on_open:
-            writes, reads = access != os.O_RDONLY, access != os.O_WRONLY
-            if (writes and not (self.store and self.mode & 0o222)) or (
-                reads and not (self.show and self.mode & 0o444)
-            ):
+        if self.checked_on_open:  # kernfs_fop_open(), fs/kernfs/file.c
+            writes, reads = access in (os.O_WRONLY, os.O_RDWR), access in (os.O_RDONLY, os.O_RDWR)
+            if (writes and not self.mode & 0o222) or (reads and not self.mode & 0o444):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return _AttributeHandle(self)
 
@@ -402,7 +401,7 @@ class _AttributeHandle(Handle):
             if node.limit is not None and len(text) >= node.limit:
                 text = text[: node.limit - 1]  # sysfs_kf_seq_show(), fs/sysfs/file.c
             self._text = text
-        elif not node.alive:  # kernfs_seq_start(), fs/kernfs/file.c
+        elif not node.alive and offset >= len(self._text):  # kernfs_seq_start(), fs/kernfs/file.c
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         piece = memoryview(self._text)[offset : offset + size]
         self._position = offset + len(piece)
@@ -420,8 +419,8 @@ class _AttributeHandle(Handle):
         return len(data)
 
     def poll(self, notify: Callable[[], None] | None) -> int:
-        # kernfs_generic_poll(), fs/kernfs/file.c: there is news until the first read.
-        if self.node.checked_on_open and not self._was_read:
+        # kernfs_fop_poll(), fs/kernfs/file.c: there is news until the first read, and at the end.
+        if self.node.checked_on_open and not (self._was_read and self.node.alive):
             return POLL_READY | select.POLLERR | select.POLLPRI
         return POLL_READY
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from klpfs.guest import inside
 from klpfs.nodes import Attribute, Caller, Directory, Show, Store, Symlink
 from machine.kernel.kernel import Kernel
@@ -14,7 +16,7 @@ class Sysfs(KobjectListener):
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self.root = Directory(0o755)
+        self.root = Directory(0o555)
         self._directories: dict[Kobject, Directory] = {kernel.kobjects: self.root}
         for child in kernel.kobjects.children.values():
             self._mirror(child)
@@ -46,8 +48,9 @@ class Sysfs(KobjectListener):
                 directory.remove(name)
         for name, target in kobject.links.items():
             if directory.lookup(name) is None:
-                up = "../" * len(kobject.path)
-                directory.add(name, Symlink(up + "/".join(target.path)))
+                # kernfs_get_target_path(), fs/kernfs/symlink.c: the shortest way; and no size.
+                way = os.path.relpath("/".join(target.path), "/".join(kobject.path))
+                directory.add(name, Symlink(way, size=0))
 
     def _file(self, attribute: KobjAttribute) -> Attribute:
         show: Show | None = None

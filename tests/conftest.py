@@ -6,7 +6,8 @@ from __future__ import annotations
 import glob
 import os
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def ko(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return built[key]
 
     return build
+
+
+@pytest.fixture(scope="module")
+def open_directory() -> Iterator[Path]:
+    """An empty directory that other users get to; those of pytest are its user's alone."""
+    with tempfile.TemporaryDirectory(prefix="klpfs-") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
 
 
 @pytest.fixture(scope="session")

@@ -446,6 +446,7 @@ class TestRemoval:
         with opened(mnt / "object/enabled", os.O_RDWR) as enabled:
             assert os.read(enabled, 1) == b"0"
             (mnt / "remove").write_text("1")
+            assert os.read(enabled, 10) == b"\n"  # of the text that was made for the first read
             assert errno_of(lambda: os.read(enabled, 1)) == "ENODEV"
             assert errno_of(lambda: os.pread(enabled, 1, 0)) == "ENODEV"
             assert errno_of(lambda: os.write(enabled, b"1")) == "ENODEV"

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* A module that another one uses, which makes a link in its directory of holders. */
+#include <linux/module.h>
+
+int conform_base_value(void);
+int conform_base_value(void)
+{
+	return 1;
+}
+EXPORT_SYMBOL_GPL(conform_base_value);
+
+MODULE_LICENSE("GPL");
