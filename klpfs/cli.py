@@ -229,8 +229,9 @@ def rmmod(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
 @click.pass_context
 def lsmod(ctx: click.Context) -> None:
     """List the modules."""
+    modules = (_machine(ctx) / "proc/modules").read_text()
     click.echo("Module                  Size  Used by")
-    for line in (_machine(ctx) / "proc/modules").read_text().splitlines():
+    for line in modules.splitlines():
         name, size, count, users = line.split()[:4]
         names = ",".join(u for u in users.split(",") if u and u != "-" and u[0] != "[")
         click.echo(f"{name:<19} {size:>8}  {count}{' ' + names if names else ''}")

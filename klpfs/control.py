@@ -25,7 +25,15 @@ class NoMachine(Exception):
 
 def machines() -> list[Path]:
     """The mounts that answer, and answer us: not those of other users."""
-    return [mount for mount in find_mounts() if os.path.isdir(mount / "machine")]
+    return [mount for mount in find_mounts() if _answers(mount)]
+
+
+def _answers(mount: Path) -> bool:
+    try:
+        os.statvfs(mount)  # which no cache answers
+    except OSError:
+        return False
+    return os.path.isdir(mount / "machine")
 
 
 def find_machine(given: str | None) -> Path:
@@ -35,7 +43,7 @@ def find_machine(given: str | None) -> Path:
     """
     path = given or os.environ.get("KLPFS_MOUNT")
     if path:
-        if not os.path.isdir(os.path.join(path, "machine")):
+        if not _answers(Path(path)):
             raise NoMachine(f"no machine is mounted on {path}; klpfs mount {path}")
         return Path(path)
     mounts = machines()

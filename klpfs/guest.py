@@ -7,8 +7,6 @@ import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import trio
-
 from klpfs.nodes import Caller
 from machine.kernel.kernel import Kernel
 from machine.kernel.sched import TaskExit
@@ -31,7 +29,7 @@ class TaskDied(OSError):
 async def inside(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
     """The body runs in the kernel of the guest, as the caller's task. What runs there sleeps
     uninterruptibly. An oops, which kills the task, is TaskDied(EFAULT) for the process."""
-    with trio.CancelScope(shield=True):
+    with kernel.entered():
         try:
             async with kernel.sched.user_task(caller.pid, comm_of(caller.pid)):
                 yield

@@ -261,6 +261,13 @@ class Root(Directory):
         self.gid = gid
         self.on_added: list[Listener] = []
         self.on_removed: list[Listener] = []
+        self.on_end: list[Callable[[], None]] = []
+        """Called when nobody is answered any more: operations that cannot be cancelled are to end."""
+
+    def end(self) -> None:
+        """The mount ends."""
+        for listener in self.on_end:
+            listener()
 
     @staticmethod
     def announce(listeners: list[Listener], directory: Directory, name: str, node: Node) -> None:

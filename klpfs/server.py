@@ -63,6 +63,7 @@ async def _serve(
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(end_on_signal, signals, system.settle, nursery)
                     nursery.start_soon(end_with_connection, connection_descriptor(), nursery)
+                    nursery.start_soon(end_tree, root)
                     if mount is not None:
                         await nursery.start(answer_to_name, socket_name(mount))
                     ready()
@@ -82,6 +83,14 @@ async def end_on_signal(
         # for somebody who waits for us, and nothing would ever end that wait.
         await settle()
         nursery.cancel_scope.cancel()
+
+
+async def end_tree(root: Root) -> None:
+    """Tell the tree when the mount ends, for its operations may hold out against being cancelled."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        root.end()
 
 
 async def end_with_connection(descriptor: int, nursery: trio.Nursery) -> None:

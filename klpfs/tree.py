@@ -19,6 +19,7 @@ from machine.kernel.kernel import Kernel
 def tree(kernel: Kernel) -> Root:
     """The root directory of a mount of ``kernel``, owned by the user who mounts it."""
     root = Root(os.getuid(), os.getgid())
+    root.on_end.append(kernel.power_off)
     sysfs = Sysfs(kernel)
     kernel_directory = sysfs.root.lookup("kernel")
     assert isinstance(kernel_directory, Directory)

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import trio
 
 from machine.computer import Computer
@@ -60,6 +64,8 @@ class Kernel:
     ) -> None:
         self.image = image
         self.clock = clock
+        self._inside: set[trio.CancelScope] = set()
+        self._off = False
         self.computer = computer = Computer(
             image, memory_size=memory_size, slice_instructions=slice_instructions
         )
@@ -140,6 +146,27 @@ class Kernel:
         for initcall in self.image.initcalls:
             await self.sched.idle.call(initcall)
         self.computer.mark_rodata_ro()
+
+    @contextmanager
+    def entered(self) -> Iterator[trio.CancelScope]:
+        """A process of the host is in the kernel for as long as the block lasts. The scope is shielded:
+        only `power_off` cancels it. Raises OSError(EINTR) if it did, before or meanwhile."""
+        if self._off:
+            raise OSError(errno.EINTR, "the power is off")
+        with trio.CancelScope(shield=True) as scope:
+            self._inside.add(scope)
+            try:
+                yield scope
+            finally:
+                self._inside.discard(scope)
+        if scope.cancelled_caught:
+            raise OSError(errno.EINTR, "the power is off")
+
+    def power_off(self) -> None:
+        """Nobody stays in the kernel, whatever it waits for there, and nobody gets there any more."""
+        self._off = True
+        for scope in self._inside:
+            scope.cancel()
 
     def close(self) -> None:
         """Switch the computer off."""

@@ -4,8 +4,11 @@ kernel/params.c."""
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import TYPE_CHECKING
 
+from machine.kernel import printk as log
 from machine.kernel.kobject import KobjAttribute, Kobject
 from machine.kernel.taint import module_taint_letters
 
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
     from machine.structs import Struct
 
 _STATES = ("live", "coming", "going")
+_UEVENT_ACTION = re.compile(rb"(add|remove|change|move|online|offline|bind|unbind)(?![^ \n\0])")
+_UUID = rb"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+_UEVENT = re.compile(
+    _UEVENT_ACTION.pattern + rb"( " + _UUID + rb"( [0-9A-Za-z]+=[0-9A-Za-z]+)*)?[\n\0]?"
+)
+"""Documentation/ABI/testing/sysfs-uevent."""
 
 
 class ModuleSysfs:
@@ -66,8 +75,16 @@ class ModuleSysfs:
         async def taint() -> str:
             return f"{module_taint_letters(int(struct.taints))}\n"
 
-        async def uevent(_data: bytes) -> None:
-            """Nobody listens for uevents here; taking one is all that can be done."""
+        async def uevent(data: bytes) -> None:
+            # kobject_synth_uevent(), lib/kobject_uevent.c: nobody listens for uevents here, so
+            # checking what is written is all that can be done.
+            if not _UEVENT.fullmatch(data):
+                action = _UEVENT_ACTION.match(data)
+                what = "incorrect uevent action arguments" if action else "unknown uevent action string"
+                self._kernel.printk(
+                    log.WARNING, f"synth uevent: /module/{module.name}: {what}"
+                )
+                raise OSError(errno.EINVAL, what)
 
         attributes = [
             KobjAttribute("coresize", coresize),

@@ -68,7 +68,7 @@ class Printk:
         self._next_seq = 0
         self._open: Record | None = None  # no newline yet: it may be continued, and nobody sees it
         self._arrived = trio.Event()
-        self._notify: list[Callable[[], None]] = []
+        self._notify: dict[Callable[[], None], None] = {}
         self.clear_seq = 0
         """``dmesg`` begins here, after ``dmesg -C``."""
         self._said_once: set[str] = set()
@@ -101,8 +101,8 @@ class Printk:
             await self._arrived.wait()
 
     def notify_once(self, notify: Callable[[], None]) -> None:
-        """Call ``notify`` when the next record has come."""
-        self._notify.append(notify)
+        """Call ``notify`` when the next record has come; once, however often it was asked for."""
+        self._notify[notify] = None
 
     def text(self, seq: int = 0) -> bytes:
         """All records from ``seq`` on, as syslog(2) gives them."""
@@ -161,7 +161,7 @@ class Printk:
             self._bytes -= len(self._records.popleft().text)
         arrived, self._arrived = self._arrived, trio.Event()
         arrived.set()
-        notified, self._notify = self._notify, []
+        notified, self._notify = self._notify, {}
         for notify in notified:
             notify()
 
