@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from machine.ticker import Ticker
 TRAP = bytes.fromhex("e610eb00c3")
 """A trap into Python; as long as the call to ``__fentry__`` that begins a traceable function."""
 _TRAP_RET = len(TRAP) - 1
+_TRAP_STEPS = (0, 2, _TRAP_RET)  # its instructions
 
 REGISTERS = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
@@ -60,6 +62,32 @@ class Stop(NamedTuple):
     why: Why
     address: int = 0
     vector: int = 0
+
+
+_EXIT_CHECK = re.compile(rb"\x48\x8b\xb7....\x80\xbe(....)\x00", re.DOTALL)
+"""How unicorn's ``check_exit_request`` begins: ``if (tcg_ctx->uc->no_exit_request) return;``."""
+_INSTRUCTIONS_PER_SLICE = 50_000
+"""For a unicorn that cannot be stopped between blocks only."""
+
+
+def _stop_between_blocks_only(uc: Any) -> bool:
+    """Let ``emu_stop`` end a slice at the beginning of a block, and nowhere else. False: not possible.
+
+    As it is, generated code looks for a stop behind every access to memory too, and then goes back to
+    the beginning of the instruction: one that has just stored what it computed, as ``incq counter``,
+    is done twice. Inside of unicorn there is a switch for that, which ARM needs; where it is
+    shows in the code that reads it.
+    """
+    function = getattr(uclib, "check_exit_request_x86_64", None)
+    if function is None:
+        return False
+    code = ctypes.string_at(ctypes.cast(function, ctypes.c_void_p).value or 0, 16)
+    found = _EXIT_CHECK.match(code)
+    if found is None:
+        return False
+    offset = int.from_bytes(found[1], "little")
+    ctypes.c_bool.from_address(uc._uch.value + offset).value = True
+    return True
 
 
 Context = Any
@@ -122,6 +150,8 @@ class Cpu:
         self._traps: dict[int, Callable[[], bool]] = {}
         self._stop: Stop | None = None
         self._error: BaseException | None = None
+        if not slice_instructions and not _stop_between_blocks_only(uc):
+            slice_instructions = _INSTRUCTIONS_PER_SLICE
         self._instructions = slice_instructions
         self._ticker = Ticker(slice_seconds, uc.emu_stop)
         self._pristine = uc.context_save()
@@ -181,6 +211,10 @@ class Cpu:
         """``handler`` is called when the `TRAP` at ``address`` is reached. True from it lets the
         guest run on; False ends the slice, for a service that may have to wait."""
         self._traps[address] = handler
+
+    def in_trap(self, rip: int) -> bool:
+        """Whether RIP stands at a trap that is being served, or that waits."""
+        return any(rip - offset in self._traps for offset in _TRAP_STEPS)
 
     def _on_out(self, uc: Any, _port: int, _size: int, _value: int, _data: Any) -> None:
         address = self._rip.read()[0]
@@ -259,8 +293,3 @@ class Cpu:
     def code_changed(self, address: int, size: int) -> None:
         """Drop translations of ``[address, address + size)``; needed after any change of text."""
         self._uc.ctl_remove_cache(address, address + size)
-
-
-def trap_return(address: int) -> int:
-    """Where RIP stands while the trap at ``address`` waits: at its ``ret``."""
-    return address + _TRAP_RET

@@ -18,7 +18,7 @@ STACK = TEXT + 0x20000
 class Board:
     """A processor, a page of text, a page of data and a stack with nothing below it."""
 
-    def __init__(self, **cpu: int) -> None:
+    def __init__(self, **cpu: float) -> None:
         self.memory = Memory(16 << 20)
         for vaddr, writable, executable in (
             (TEXT, False, True),
@@ -41,7 +41,7 @@ class Board:
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    board = Board()
+    board = Board(slice_seconds=0.2)  # more than what is run here takes, on a busy computer too
     yield board
     board.cpu.close()
 
@@ -105,6 +105,20 @@ def test_an_endless_loop_is_stopped_after_its_slice(board: Board) -> None:
     stop = board.run("eb fe")
     assert stop.why is Why.SLICE
     assert board.cpu["rip"] == TEXT
+
+
+def test_an_instruction_that_changes_memory_is_done_once_wherever_the_slices_end() -> None:
+    board = Board(slice_seconds=0.0001)
+    try:
+        # 1: incq (%rdi); inc %rbx; cmp %rcx, %rbx; jne 1b; hlt
+        stop = board.run("48 ff 07 48 ff c3 48 39 cb 75 f5 f4", rdi=DATA, rbx=0, rcx=5_000_000)
+        slices = 1
+        while stop.why is Why.SLICE:
+            stop, slices = board.cpu.run(), slices + 1
+        assert slices > 10
+        assert board.memory.read(DATA, 8) == (5_000_000).to_bytes(8, "little")
+    finally:
+        board.cpu.close()
 
 
 def test_a_slice_of_instructions_is_exact() -> None:

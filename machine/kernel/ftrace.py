@@ -23,6 +23,7 @@ from machine.computer import Computer
 from machine.kernel.sched import THREAD_SIZE, Scheduler, Task
 from machine.kernel.service import S32, U64, Ptr, service
 from machine.kernel.slab import Slab
+from machine.kernel.stacktrace import StackTrace
 from machine.kernel.text import CALL_SIZE, NOP5, Text, call_to, target_of
 from machine.structs import Struct
 
@@ -52,12 +53,15 @@ class Site:
 class Ftrace:
     """The call sites of one machine."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, text: Text) -> None:
+    def __init__(
+        self, computer: Computer, sched: Scheduler, slab: Slab, text: Text, stack: StackTrace
+    ) -> None:
         self._computer = computer
         self._space = computer.space
         self._sched = sched
         self._slab = slab
         self._text = text
+        self._stack = stack
         self._sites: dict[int, Site] = {}
         self._order: list[int] | None = None
         self._ops: list[int] = []  # registered, newest first, as on ftrace_ops_list
@@ -327,6 +331,7 @@ class Ftrace:
             code[jump - start : jump - start + 2] = b"\x66\x90"
         self._text.poke_early(trampoline, bytes(code) + struct.pack("<Q", ops.address_))
         ops.trampoline_size = size
+        self._stack.add_copy(trampoline, size, start)
         return trampoline
 
     async def _free_trampoline(self, ops: Struct) -> None:
@@ -336,6 +341,7 @@ class Ftrace:
         while any(self._is_inside(task, start, start + size) for task in self._sched):
             await trio.lowlevel.checkpoint()
         ops.trampoline = 0
+        self._stack.remove_copy(start)
         computer = self._computer
         computer.unmap_pages(computer.modules_area, start, size, guard=False)
 

@@ -79,11 +79,11 @@ class Kernel:
         self.printk = Printk(computer, clock, self.sched)
         self.tainted = Tainted()
         self.text = Text(computer, self.sched)
-        self.stack = StackTrace(computer)
+        self.stack = StackTrace(computer, self.sched)
         self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
         self.dyndbg = DynamicDebug(self.printk)
         self.kobjects = KobjectTree()
-        self.ftrace = Ftrace(computer, self.sched, self.slab, self.text)
+        self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
         self.kthreads = Kthreads(computer, self.sched, self.locking)
@@ -187,11 +187,10 @@ class Kernel:
 
     def stack_text(self, task: Task) -> str:
         """/proc/<pid>/stack, ``proc_pid_stack``."""
-        entries = [entry for entry in self.stack.walk(task) if entry]
         return "".join(
             f"[<0>] {self.symbols.sprint_backtrace(entry)}\n"
-            for entry in entries
-            if entry != self.sched.guest_return
+            for entry in self.stack.walk(task)
+            if not self.sched.is_return(entry)
         )
 
     def status_text(self, task: Task) -> str:

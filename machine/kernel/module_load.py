@@ -72,6 +72,7 @@ class LoadedModule:
     ftrace_sites: list[int] = field(default_factory=list)
     bug_table: tuple[int, int] | None = None
     exception_table: tuple[int, int] = (0, 0)
+    orc_tables: tuple[range, range] = (range(0), range(0))
     finished: trio.Event = field(default_factory=trio.Event)
     """Set when it is live, gone, or stuck for ever."""
 
@@ -387,6 +388,9 @@ class Loader:
         module.ftrace_sites = [site for site in sites if site and self._is_text(module, site)]
         view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
         module.exception_table = self._table(module, "__ex_table")
+        module.orc_tables = (
+            range(*self._table(module, ".orc_unwind_ip")), range(*self._table(module, ".orc_unwind"))
+        )  # fmt: skip
         start, end = self._table(module, "__bug_table")
         if start:
             module.bug_table = (start, end)

@@ -24,7 +24,7 @@ class ModVersions:
     def __init__(self, elf: ModuleImage, *, ignore: bool, say: Say, force: Say) -> None:
         """``ignore``: as if the module had none (``modprobe --force-modversion``). ``say`` logs a
         warning; ``force`` taints the kernel for a module that is not checked, and says why."""
-        section = None if ignore else elf.find("__versions")
+        section = None if ignore else elf.find_any("__versions")
         self._name = elf.name
         self._say, self._force = say, force
         self._crcs: dict[str, int] | None = None

@@ -165,16 +165,17 @@ class Task:
         if self.depth:
             # The frame that the Python service would have, were it C: its caller stays on the chain
             # of frames that the unwinder follows.
-            frame = cpu["rsp"] - 8
-            sched.computer.space.write_u64(frame, cpu["rbp"])
-            cpu["rbp"] = frame
-            top = frame & -16
+            top = cpu["rsp"] - 8
+            sched.computer.space.write_u64(top, cpu["rbp"])
+            cpu["rbp"] = top
+            back = sched.nested_return
         else:
             top = self.stack + THREAD_SIZE - 16
             cpu["rbp"] = 0
+            back = sched.guest_return
         if self.depth >= _MAX_NESTING:
             raise OSError(errno.ELOOP, "guest and services call each other without end")
-        sched.computer.space.write_u64(top - 8, sched.guest_return)
+        sched.computer.space.write_u64(top - 8, back)
         cpu["rsp"] = top - 8
         cpu["rip"] = function
         cpu.set_arguments(arguments)
@@ -198,7 +199,7 @@ class Task:
             try:
                 stop = cpu.run()
                 if stop.why is Why.TRAP:
-                    if stop.address == sched.guest_return:
+                    if sched.is_return(stop.address):
                         return cpu["rax"]
                     await self._serve(stop.address)
                     continue
@@ -268,9 +269,12 @@ class Scheduler:
         self._preempt_count = computer.per_cpu("__preempt_count")
         computer.space.write_u32(self._preempt_count, _NO_RESCHED)  # as after boot: enabled
         self.guest_return = computer.symbols.lookup("guest_return") or self._page_for_a_trap()
-        """Where a guest function that Python has called returns to."""
-        computer.memory.write(self.guest_return, TRAP)
-        self.cpu.set_trap(self.guest_return, lambda: False)
+        """Where a guest function that Python has called returns to: the end of a stack."""
+        self.nested_return = self._page_for_a_trap()
+        """The same for a call from within a service: its caller is further up on the stack."""
+        for address in (self.guest_return, self.nested_return):
+            computer.memory.write(address, TRAP)
+            self.cpu.set_trap(address, lambda: False)
         self._tasks: dict[int, Task] = {}
         self.kthreadd: Task | None = None
         """The parent of all kernel threads; from `start` on."""
@@ -297,6 +301,10 @@ class Scheduler:
         return self.computer.map_pages(
             self.computer.modules_area, len(TRAP), writable=False, executable=True
         )
+
+    def is_return(self, address: int) -> bool:
+        """Whether a function that is called from Python returns to ``address``."""
+        return address in (self.guest_return, self.nested_return)
 
     # -- who runs ---------------------------------------------------------------------------------
 

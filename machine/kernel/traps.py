@@ -258,16 +258,14 @@ class Traps:
         self._say(f"CS:  0010 DS: 0000 ES: 0000 CR0: {cr['cr0']:016x}")
         self._say(f"CR2: {cr2:016x} CR3: {cr['cr3']:016x} CR4: {cr['cr4']:016x}")
 
-    def _call_trace(self, task: Task, *, in_service: bool = False) -> None:
+    def _call_trace(self, task: Task) -> None:
         """``show_trace_log_lvl``: what the frames say, and with a question mark what else on the stack
         looks like a return address."""
         certain = self._stack.return_addresses(task)
-        if in_service:
-            certain.add(task.registers()["rsp"])
         self._say("Call Trace:")
         self._say(" <TASK>")
         for at, address in self._stack.words(task):
-            if address == self._sched.guest_return:
+            if self._sched.is_return(address):
                 continue
             if at in certain or self._stack.is_text(address):
                 doubt = "" if at in certain else "? "
@@ -278,7 +276,7 @@ class Traps:
     def dump_stack(self) -> None:
         task = self._sched.current
         self._say(self._cpu_line(task))
-        self._call_trace(task, in_service=True)
+        self._call_trace(task)
 
     @service("panic")
     async def panic(self, fmt: Ptr) -> None:
