@@ -35,6 +35,8 @@ _RWSEM_WRITER_LOCKED, _RWSEM_READER_BIAS = 1, 256
 _RWSEM_READER_OWNED = 1
 _DONE_FOR_ALL = (1 << 32) - 1  # completion.done after complete_all()
 
+_RT_MUTEXES = ("mutex_", "down_read", "down_write", "up_read", "up_write", "downgrade_write")
+
 INTERRUPTIBLE, UNINTERRUPTIBLE = TaskState.INTERRUPTIBLE, TaskState.UNINTERRUPTIBLE
 
 
@@ -82,10 +84,15 @@ class Locking:
     """The sleeping locks of one kernel, by their addresses."""
 
     def __init__(self, computer: Computer, sched: Scheduler, printk: Printk) -> None:
+        self._computer = computer
         self._space = computer.space
         self._sched = sched
         self._printk = printk
         self._lines = _Lines()
+        preempt_rt = "rtmutex" in computer.space.types["struct mutex"].fields
+        self.native = _RT_MUTEXES if preempt_rt else ()
+        """Beginnings of the names of functions that the kernel itself is to run: with PREEMPT_RT its
+        locks are rt_mutexes, and what these need from here is to sleep and to be woken."""
 
     async def _wait_in_line(
         self,
@@ -164,11 +171,18 @@ class Locking:
     @asynccontextmanager
     async def mutex(self, address: int) -> AsyncIterator[None]:
         """Hold the mutex at ``address`` on the current task. A checkpoint if it has to wait."""
-        await self.lock(address)
+        call, symbol = self._sched.current.call, self._computer.symbol
+        if self.native:
+            await call(symbol("mutex_lock"), address)
+        else:
+            await self.lock(address)
         try:
             yield
         finally:
-            self.unlock(address)
+            if self.native:
+                await call(symbol("mutex_unlock"), address)
+            else:
+                self.unlock(address)
 
     @service("mutex_lock", "mutex_lock_io")
     async def mutex_lock(self, address: Ptr) -> None:
@@ -409,6 +423,12 @@ class Locking:
         self._space.view("struct completion", address).done = _DONE_FOR_ALL
         while waiter := self._lines.pop(address):
             waiter.grant()
+
+    # -- rt_mutexes -------------------------------------------------------------------------------
+
+    @service("rt_mutex_setprio")
+    def rt_mutex_setprio(self, _task: Ptr, _pi_task: Ptr) -> None:
+        """Whoever can run does, whatever its priority: there is nothing to inherit."""
 
     # -- wait queues ------------------------------------------------------------------------------
 

@@ -55,10 +55,14 @@ class Services:
         """The ``async`` ones, by address: read their arguments and start them."""
 
     def offer(self, provider: object) -> None:
-        """Bind every service that ``provider`` has and the kernel image has a place for."""
+        """Bind every service that ``provider`` has and the kernel image has a place for.
+
+        What begins with one of ``provider.native``, if it has that, is left to the kernel.
+        """
+        native: tuple[str, ...] = getattr(provider, "native", ())
         for name, method in _marked(provider):
             address = self._function(name)
-            if address is not None:
+            if address is not None and not name.startswith(native):
                 self._bind(name, address, method)
 
     def _function(self, name: str) -> int | None:

@@ -209,7 +209,7 @@ class Timers:
 
     # -- sleeping ---------------------------------------------------------------------------------
 
-    @service("schedule", "io_schedule")
+    @service("schedule", "io_schedule", "schedule_rtlock")
     async def schedule(self) -> None:
         await self._sched.current.wait()
 
