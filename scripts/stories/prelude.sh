@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What the stories beside it are told with. Each looks at something that live patching shows of itself, in good times
+# or in bad, and leaves nothing loaded. compare-with-qemu has them told on both kernels, by bash, as root.
+
+export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+unset "${!KLPFS@}"
+modules=/lib/modules/$(uname -r)/extra
+klp=/sys/kernel/livepatch
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+begin() { printf '\n=== %s\n' "$*"; dmesg -C; }
+
+# The log since the story began, or since this was last asked for, with its levels.
+log() { echo "--- log"; dmesg --raw; dmesg -C; }
+
+# A command, what it says, and how it ends. Bash puts a line number before its errors.
+try() {
+	echo "\$ $*"
+	"$@" </dev/null 2>&1 | sed 's/^.*: line [0-9]*: //'
+	local status=${PIPESTATUS[0]}
+	((status == 0)) || echo "(status $status)"
+}
+
+put() { printf -- "$1" >"$2"; }
+load() { local name=$1; shift; insmod "$modules/$name.ko" "$@"; }
+
+# Every file below a directory: type, mode, links, owner, size, and what is in it.
+tree() {
+	echo "--- $1"
+	[[ -e $1 ]] || { echo "none"; return; }
+	local line path lines
+	find "$1" -printf '%p\t%M %n %U:%G %s %p %l\n' | sort | while IFS= read -r line; do
+		path=${line%%$'\t'*}
+		echo "${line#*$'\t'}"
+		[[ -f $path && ! -L $path && $path != */notes/* ]] || continue
+		if mapfile lines 2>"$work/error" <"$path"; then
+			((${#lines[@]} == 0)) || printf '    %s' "${lines[@]}"
+		else
+			sed 's/^.*: line [0-9]*: /    /' "$work/error"
+		fi
+	done
+}
+
+look() {
+	tree $klp
+	echo "--- enabled_functions"
+	cat /sys/kernel/tracing/enabled_functions
+	echo "--- proc/modules"
+	cat /proc/modules
+	echo "--- tainted $(cat /proc/sys/kernel/tainted)"
+}
+
+# Wait for a transition to end; the kernel's own tests wait as long.
+settle() {
+	local file state i
+	for ((i = 0; i < 600; i++)); do
+		for file in $klp/*/transition; do
+			read -r state 2>/dev/null <"$file" && ((state)) && sleep 0.1 && continue 2
+		done
+		return
+	done
+	echo "the transition did not end"
+}
+
+off() { try put 0 "$klp/$1/enabled"; settle; try rmmod "$1"; }
