@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import errno
+
 from klpfs.nodes import Caller, Directory, ProcFile
 from machine.kernel.kernel import Kernel
+from machine.kernel.printk import WARNING
+from machine.memory import PAGE_SIZE
+
+_MAX_QUERIES = PAGE_SIZE - 1
 
 
 def debugfs(kernel: Kernel) -> Directory:
@@ -14,7 +20,10 @@ def debugfs(kernel: Kernel) -> Directory:
         return kernel.dyndbg.control().encode()
 
     async def store(_caller: Caller, data: bytes) -> None:
-        kernel.dyndbg.execute(data)
+        if len(data) > _MAX_QUERIES:
+            kernel.printk(WARNING, f"dyndbg: expected <{PAGE_SIZE} bytes into control")
+            raise OSError(errno.E2BIG, "too many queries")
+        kernel.dyndbg.execute(data.split(b"\0")[0].decode("latin-1"))
 
     root = Directory(0o700)
     root.add("dynamic_debug", Directory(0o755)).add("control", ProcFile(show, store))

@@ -111,12 +111,9 @@ class Procfs:
         async def set_tainted(value: int) -> None:
             kernel.tainted.mask |= value & (1 << 18) - 1
 
-        async def set_ftrace(value: int) -> None:
-            await kernel.ftrace.set_enabled(bool(value))
-
         directory.add("tainted", self._number(lambda: kernel.tainted.mask, set_tainted))
         directory.add(
-            "ftrace_enabled", self._number(lambda: int(kernel.ftrace.enabled), set_ftrace)
+            "ftrace_enabled", self._number(lambda: kernel.ftrace.enabled, kernel.ftrace.set_enabled)
         )
         directory.add("osrelease", text_file(lambda: f"{kernel.image.release}\n"))
         directory.add("ostype", text_file(lambda: "Linux\n"))

@@ -69,4 +69,7 @@ class Sysfs(KobjectListener):
                 async with inside(self._kernel, caller):
                     await store_data(data)
 
-        return Attribute(show, store, attribute.permissions)
+        file = Attribute(show, store, attribute.permissions)
+        if attribute.size is not None:
+            file.size = attribute.size
+        return file

@@ -189,16 +189,17 @@ class ModuleImage:
 
         info = find(".modinfo")
         modinfo = Modinfo.parse(bytes(sections[info].data))
-        name = modinfo.get("name")
+        info_name = modinfo.get("name")
         symtab = next((s.index for s in sections[1:] if s.type == SHT_SYMTAB), 0)
-        unknown = name or "(missing .modinfo section or name field)"
+        unknown = info_name or "(missing .modinfo section or name field)"
         if not symtab:
             _refuse(f"{unknown}: module has no symbols (stripped?)", level=_KERN_WARNING)
         this_module = find(".gnu.linkonce.this_module")
         if not this_module:
             _refuse(f"{unknown}: No module found in object", level=_KERN_WARNING)
-        if name is None:
-            name = _decode(bytes(sections[this_module].data[_MODULE_NAME]).split(b"\0", 1)[0])
+        # What kbuild makes has the same name in both places. In memory, that of struct module counts.
+        struct_name = bytes(sections[this_module].data[_MODULE_NAME]).split(b"\0", 1)[0]
+        name = _decode(struct_name) or info_name or ""
         versions, percpu = find("__versions"), find(".data..percpu") if smp else 0
         for index in (info, versions, percpu):
             sections[index] = replace(sections[index], flags=sections[index].flags & ~SHF_ALLOC)

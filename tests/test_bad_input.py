@@ -117,8 +117,9 @@ def test_gpl_symbols_are_for_gpl_modules(machine: Machine, ko) -> None:
     )
     with fails(errno.ENOENT):
         machine.insmod(ko("closed", text))
-    assert machine.dmesg()[-2:] == [
+    assert machine.dmesg()[-3:] == [
         "closed: module license 'Proprietary' taints kernel.",
+        "Disabling lock debugging due to kernel taint",
         "closed: Unknown symbol klp_enable_patch (err -2)",
     ]
 
@@ -149,6 +150,40 @@ def test_parameters(klpfs_machine: Machine, ko) -> None:
         machine.write(f"{directory}/number", "many\n")
     with fails(errno.EACCES):
         machine.write(f"{directory}/word", "other\n")
+    machine.rmmod("params")
+
+
+def test_parameters_that_every_module_has(machine: Machine, ko) -> None:
+    control = "sys/kernel/debug/dynamic_debug/control"
+    words = ("params.dyndbg=+p", "livepatch.dyndbg=+p", "async_probe", "dyndbg=wrong")
+    machine.insmod(ko("params", PARAMETERS), *words)
+    assert machine.dmesg()[-2:] == [
+        "dyndbg: bad flag-op w, at start of wrong",
+        "dyndbg: flags parse failed",
+    ]
+    lines = machine.read(control).splitlines()[1:]
+    assert lines and all(" =p " in line for line in lines)  # the sites there are all livepatch's
+    machine.rmmod("params")
+
+
+def test_a_name_with_a_slash_in_it(klpfs_machine: Machine, ko) -> None:
+    machine = klpfs_machine
+    sample = ko("livepatch-sample").read_bytes()
+    machine.insmod(sample.replace(b"livepatch_sample", b"livepatch/sample"))
+    assert machine.read("proc/modules").startswith("livepatch/sample ")
+    assert machine.read("sys/module/livepatch!sample/initstate") == "live\n"
+    machine.write("sys/kernel/livepatch/livepatch!sample/enabled", "0")
+    machine.wait_until_gone("sys/kernel/livepatch/livepatch!sample")
+    machine.write("machine/rmmod", "livepatch/sample")  # rmmod(8) would take it for a path
+
+
+def test_what_sysfs_has_of_a_module_s_sections(machine: Machine, ko) -> None:
+    machine.insmod(ko("params", PARAMETERS))
+    text = machine.path("sys/module/params/sections/.text")
+    assert text.stat().st_size == len(text.read_bytes()) == 19
+    note = machine.path("sys/module/params/notes/.note.gnu.build-id")
+    assert note.stat().st_size == len(note.read_bytes()) == 36
+    assert note.read_bytes()[12:16] == b"GNU\0"
     machine.rmmod("params")
 
 

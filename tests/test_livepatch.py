@@ -326,14 +326,14 @@ async def test_a_patch_that_is_removed_by_force_while_it_is_on(target: Guest, ko
 
 
 async def test_a_patch_for_ftrace_that_is_off(target: Guest, ko: Ko) -> None:
-    await target.kernel.ftrace.set_enabled(False)
+    await target.kernel.ftrace.set_enabled(0)
     with refused(errno.EBUSY):
         await target.insmod(ko("klp_a", patch_source({TARGET: {"one": 11}})))
     assert "failed to register ftrace handler for function 'one' (-16)" in target.klp_log()
-    await target.kernel.ftrace.set_enabled(True)
+    await target.kernel.ftrace.set_enabled(1)
     await target.insmod(ko("klp_a", patch_source({TARGET: {"one": 11}})))
     with refused(errno.EBUSY):
-        await target.kernel.ftrace.set_enabled(False)
+        await target.kernel.ftrace.set_enabled(0)
 
 
 # -- which function -------------------------------------------------------------------------------

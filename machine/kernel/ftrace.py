@@ -66,8 +66,8 @@ class Ftrace:
         self._order: list[int] | None = None
         self._ops: list[int] = []  # registered, newest first, as on ftrace_ops_list
         self._lock = trio.Lock()
-        self.enabled = True
-        """``kernel.ftrace_enabled``."""
+        self.enabled = 1
+        """``kernel.ftrace_enabled``: 0 is off, and everything else is on."""
         for caller, call in (
             ("ftrace_caller", "ftrace_call"),
             ("ftrace_regs_caller", "ftrace_regs_call"),
@@ -267,11 +267,14 @@ class Ftrace:
         await self._update(self._covered(ops))
         await self._free_trampoline(view)
 
-    async def set_enabled(self, on: bool) -> None:
-        """``kernel.ftrace_enabled``. Raises OSError(EBUSY) if a PERMANENT ops needs it on."""
-        if not on and any(self._view(ops).flags & PERMANENT for ops in self._ops):
+    async def set_enabled(self, value: int) -> None:
+        """``ftrace_enable_sysctl``. Raises OSError(EBUSY) if a PERMANENT ops needs it on."""
+        before, self.enabled = self.enabled, value
+        if bool(before) == bool(value):
+            return
+        if not value and any(self._view(ops).flags & PERMANENT for ops in self._ops):
+            self.enabled = 1
             raise OSError(errno.EBUSY, "a live patch needs ftrace")
-        self.enabled = on
         await self._update(self._sites)
 
     def _cover(self, ops: int, ips: Iterable[int]) -> None:

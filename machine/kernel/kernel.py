@@ -77,11 +77,11 @@ class Kernel:
         set_up_system(computer, self.slab, command_line)
         self.sched = Scheduler(computer, clock, self.slab, self.services)
         self.printk = Printk(computer, clock, self.sched)
-        self.tainted = Tainted()
+        self.tainted = Tainted(self.printk)
         self.text = Text(computer, self.sched)
         self.stack = StackTrace(computer, self.sched)
         self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
-        self.dyndbg = DynamicDebug(self.printk)
+        self.dyndbg = DynamicDebug(self.printk, self.sched)
         self.kobjects = KobjectTree()
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.locking = Locking(computer, self.sched, self.printk)
@@ -89,7 +89,7 @@ class Kernel:
         self.kthreads = Kthreads(computer, self.sched, self.locking)
         self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         self.rcu = Rcu(computer, self.sched, self.slab, self.workqueues.queue)
-        self.params = Params(computer, self.sched, self.slab, self.printk)
+        self.params = Params(computer, self.sched, self.slab, self.printk, self.dyndbg)
         self.user = UserMemory(computer, self.sched, self.slab)
         self.proc = Proc(computer, self.sched, self.slab, self.user)
         self.modules = Modules(self)
@@ -204,9 +204,9 @@ class Kernel:
         )
 
     def kallsyms_text(self) -> str:
-        """/proc/kallsyms, for root."""
+        """/proc/kallsyms, for root. A capital letter is an export: no symbol of another's is one."""
         return "".join(
-            f"{symbol.addr:016x} {symbol.kind} {symbol.name}"
+            f"{symbol.addr:016x} {symbol.kind if symbol.kind != 'U' else 'u'} {symbol.name}"
             + (f"\t[{module}]\n" if module else "\n")
             for symbol, module in self.symbols
         )

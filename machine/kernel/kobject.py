@@ -19,6 +19,8 @@ class KobjAttribute(NamedTuple):
     store: Store | None = None
     mode: int | None = None
     """Permission bits; when None, what ``__ATTR_RO/WO/RW`` give."""
+    size: int | None = None
+    """Of a binary attribute, in bytes; other files have that of a page."""
 
     @property
     def permissions(self) -> int:
@@ -32,7 +34,7 @@ class Kobject:
     """A directory of sysfs. It is visible from the moment its parent gets it."""
 
     def __init__(self, name: str, attributes: Iterable[KobjAttribute] = ()) -> None:
-        self.name = name
+        self.name = name.replace("/", "!")  # kobject_set_name_vargs()
         self.attributes = list(attributes)
         self.children: dict[str, Kobject] = {}
         self.links: dict[str, Kobject] = {}

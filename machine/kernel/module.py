@@ -304,11 +304,11 @@ class Modules:
         if module.struct.init and not module.struct.exit:
             if not force:
                 raise OSError(errno.EBUSY, f"{name} has no exit")
-            self._kernel.tainted.add(Taint.FORCED_RMMOD)
+            self._kernel.tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
         if self.refcount(module):
             if not force:
                 raise OSError(errno.EWOULDBLOCK, f"{name} is in use")
-            self._kernel.tainted.add(Taint.FORCED_RMMOD)
+            self._kernel.tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
         module.struct.refcnt.counter = 0
         module.struct.state = State.GOING
         module.finished = trio.Event()

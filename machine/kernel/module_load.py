@@ -44,6 +44,7 @@ _GPL_COMPATIBLE = {
     "GPL", "GPL v2", "GPL and additional rights",
     "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL",
 }  # fmt: skip
+_MAKES_LOCKDEP_UNRELIABLE = {Taint.FORCED_MODULE, Taint.PROPRIETARY_MODULE}
 _IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
 _UNFORMED = 3
 _BUG_ENTRY = 12
@@ -211,7 +212,7 @@ class Loader:
         """``add_taint_module``; the sentence comes only with the first of its kind."""
         if not self._tainted.mask >> flag & 1:
             self._printk(level, sentence)
-        self._tainted.add(flag)
+        self._tainted.add(flag, lockdep_ok=flag not in _MAKES_LOCKDEP_UNRELIABLE)
         module.taints |= 1 << flag
 
     def _check_versions(self, module: LoadedModule, flags: int) -> None:

@@ -8,6 +8,7 @@ import errno
 import re
 from typing import TYPE_CHECKING
 
+from machine.elf import SHF_ALLOC, SHT_NOTE, Section
 from machine.kernel import printk as log
 from machine.kernel.kobject import KobjAttribute, Kobject
 from machine.kernel.taint import module_taint_letters
@@ -24,6 +25,8 @@ _UEVENT = re.compile(
     _UEVENT_ACTION.pattern + rb"( " + _UUID + rb"( [0-9A-Za-z]+=[0-9A-Za-z]+)*)?[\n\0]?"
 )
 """Documentation/ABI/testing/sysfs-uevent."""
+_SECTION_SIZE = 19
+"""MODULE_SECT_READ_SIZE: an address and the newline."""
 
 
 class ModuleSysfs:
@@ -42,6 +45,9 @@ class ModuleSysfs:
             kobject.add(Kobject("parameters", [self._parameter(param) for param in params]))
         kobject.add(Kobject("holders"))
         kobject.add(Kobject("sections", [self._section(n, a) for n, a in module.section_addresses]))
+        notes = [_note(section) for section in module.elf.sections if _is_note(section)]
+        if notes:
+            kobject.add(Kobject("notes", notes))
         self._kobjects[module.name] = self._root.add(kobject)
         for owner in module.uses:
             holders = self._kobjects[owner.name].children["holders"]
@@ -101,7 +107,7 @@ class ModuleSysfs:
         return attributes
 
     def _section(self, name: str, address: int) -> KobjAttribute:
-        return _constant(name, f"{address:#018x}\n", 0o400)
+        return _constant(name, f"{address:#018x}\n", 0o400, _SECTION_SIZE)
 
     def _parameter(self, param: Struct) -> KobjAttribute:
         params = self._kernel.params
@@ -122,8 +128,18 @@ class ModuleSysfs:
         )
 
 
-def _constant(name: str, text: str, mode: int) -> KobjAttribute:
+def _constant(name: str, text: str, mode: int, size: int | None = None) -> KobjAttribute:
     async def show() -> str:
         return text
 
-    return KobjAttribute(name, show, mode=mode)
+    return KobjAttribute(name, show, mode=mode, size=size)
+
+
+def _is_note(section: Section) -> bool:
+    return section.type == SHT_NOTE and bool(section.flags & SHF_ALLOC) and section.size > 0
+
+
+def _note(section: Section) -> KobjAttribute:
+    """``add_notes_attrs``: what a note section has, as it is in the file."""
+    text = bytes(section.data).decode("utf-8", "surrogateescape")
+    return _constant(section.name, text, 0o444, section.size)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from contextlib import suppress
 
 from machine.computer import Computer
 from machine.kernel import printk as log
+from machine.kernel.dyndbg import DynamicDebug
 from machine.kernel.printk import Printk
 from machine.kernel.proc import check
 from machine.kernel.sched import Scheduler
@@ -46,11 +48,19 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
 class Params:
     """Sets and gets the ``kernel_param``s of modules."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, printk: Printk) -> None:
+    def __init__(
+        self,
+        computer: Computer,
+        sched: Scheduler,
+        slab: Slab,
+        printk: Printk,
+        dyndbg: DynamicDebug,
+    ) -> None:
         self._computer = computer
         self._sched = sched
         self._slab = slab
         self._printk = printk
+        self._dyndbg = dyndbg
 
     async def parse(self, module: str, line: str, params: Iterable[Struct]) -> None:
         """``parse_args``: set the parameters that the command line of a module names.
@@ -65,7 +75,7 @@ class Params:
                 break
             param = by_name.get(_canonical(name))
             if param is None:
-                self._printk(log.WARNING, f"{module}: unknown parameter '{name}' ignored")
+                self._unknown(module, name, value)
                 continue
             try:
                 await self.set(param, value)
@@ -73,6 +83,17 @@ class Params:
                 what = "too large" if error.errno == errno.ENOSPC else "invalid"
                 self._printk(log.ERR, f"{module}: `{value or ''}' {what} for parameter `{name}'")
                 raise
+
+    def _unknown(self, module: str, name: str, value: str | None) -> None:
+        """``unknown_module_param_cb``: two names mean something to the kernel, in every module."""
+        if name == "async_probe":
+            return
+        of_module, dot, rest = name.partition(".")
+        if (rest if dot else name) == "dyndbg":
+            with suppress(OSError):  # a query that fails does not keep the module out
+                self._dyndbg.execute("+p" if value is None else value, of_module if dot else module)
+            return
+        self._printk(log.WARNING, f"{module}: unknown parameter '{name}' ignored")
 
     async def set(self, param: Struct, value: str | None) -> None:
         """Call the parameter's ``set``. Raises OSError with what it returned; EPERM if it has none."""

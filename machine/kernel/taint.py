@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import enum
 
+from machine.kernel import printk as log
+from machine.kernel.printk import Printk
 from machine.kernel.service import U32, service
 
 
@@ -41,16 +43,22 @@ _OF_MODULES = {
 class Tainted:
     """The taint of one kernel. It never goes away."""
 
-    def __init__(self) -> None:
+    def __init__(self, printk: Printk) -> None:
+        self._printk = printk
         self.mask = 0
+        self.debug_locks = True
+        """Whether lockdep would still be believed; nothing else depends on it."""
 
-    def add(self, flag: int) -> None:
+    def add(self, flag: int, *, lockdep_ok: bool = True) -> None:
         """``add_taint``."""
+        if not lockdep_ok and self.debug_locks:
+            self.debug_locks = False
+            self._printk(log.WARNING, "Disabling lock debugging due to kernel taint")
         self.mask |= 1 << flag
 
     @service("add_taint")
-    def add_taint(self, flag: U32, _lockdep_ok: U32) -> None:
-        self.add(flag)
+    def add_taint(self, flag: U32, lockdep_now_unreliable: U32) -> None:
+        self.add(flag, lockdep_ok=not lockdep_now_unreliable)
 
     @service("test_taint")
     def test_taint(self, flag: U32) -> int:

@@ -168,6 +168,7 @@ class Traps:
 
     def _oops(self, task: Task, stop: Stop) -> None:
         self._die_counter += 1
+        self._tainted.debug_locks = False  # oops_enter()
         error_code = 0
         if stop.vector == PAGE_FAULT:
             error_code = self._page_fault_code(stop.address)

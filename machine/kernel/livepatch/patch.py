@@ -80,7 +80,10 @@ class Redirection:
         ops = self._new_ops()
         fops = ops.member_address_("fops")
         ops.fops.func = self._handler
-        ops.fops.flags = ftrace.DYNAMIC | ftrace.SAVE_REGS | ftrace.IPMODIFY | ftrace.PERMANENT
+        ops.fops.flags = ftrace.DYNAMIC | ftrace.IPMODIFY | ftrace.PERMANENT
+        if "struct ftrace_regs" not in space.types:
+            # Before DYNAMIC_FTRACE_WITH_ARGS, where only all registers include the instruction pointer.
+            ops.fops.flags |= ftrace.SAVE_REGS
         space.list_add(ops.member_address_("node"), self._klp_ops)
         space.init_list_head(ops.member_address_("func_stack"))
         space.list_add(node, ops.member_address_("func_stack"))

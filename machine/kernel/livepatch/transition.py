@@ -76,11 +76,18 @@ class Transition:
             "klp_cancel_transition",
             "'%s': canceling patching transition, going to unpatch",
         )
+        # Two that never speak here: a task that runs has been stopped before anybody looks at it.
+        debug(f"{_FILE}:316", "klp_try_switch_task", "%s: %s:%d is running")
         self._unreliable = debug(
             f"{_FILE}:320", "klp_try_switch_task", "%s: %s:%d has an unreliable stack"
         )
         self._sleeping = debug(
             f"{_FILE}:324", "klp_try_switch_task", "%s: %s:%d is sleeping on function %s"
+        )
+        debug(
+            f"{_FILE}:329",
+            "klp_try_switch_task",
+            "%s: Unknown error code (%d) when trying to switch %s:%d",
         )
         self._initializing = debug(
             f"{_FILE}:521", "klp_init_transition", "'%s': initializing %s transition"
