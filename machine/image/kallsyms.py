@@ -23,13 +23,18 @@ character is the symbol's kind. Every 256th name has its offset in the markers.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 _SYMBOLS_MAX = 1 << 20
 _NAMES_MAX = 1 << 16
 """Bytes that 256 names take, at most, as far as this searches."""
-_U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
+_TEXT_MAX = 1 << 28
+"""Bytes that all names can be when written out, at most."""
+_U64 = (1 << 64) - 1
+_PER_CPU_MAX = 1 << 31
 _KERNEL = 0xFFFFFFFF80000000
 _TOKENS = 256
 _DIGITS = b"\0".join(b"%d" % digit for digit in range(10)) + b"\0"
@@ -139,7 +144,7 @@ def _names_before(data: bytes, markers_at: int, blocks: int, tokens: _Tokens) ->
     if data[markers_at : markers_at + 4] != b"\0\0\0\0":
         return None
     markers = _integers("I", data[markers_at : markers_at + 4 * blocks])
-    if any(not 512 <= b - a <= _NAMES_MAX for a, b in zip(markers, markers[1:], strict=False)):
+    if any(not 512 <= b - a <= _NAMES_MAX for a, b in pairwise(markers)):
         return None
     # kallsyms_num_syms is 8 bytes before the names, with its own padding behind it.
     last = max(markers_at - markers[-1] - 8, 0) & -8
@@ -188,6 +193,8 @@ def _names(
             at += length
     if at > size or _align(start + at) != end:
         return None
+    if len(stream) * max(map(len, tokens.tokens)) > _TEXT_MAX:
+        return None
     text = _SEPARATOR.join(found).translate([*tokens.tokens, "\0"])
     if not text.isascii():
         text = text.encode("latin-1").decode("utf-8", "surrogateescape")
@@ -232,9 +239,10 @@ def _relative(offsets: Sequence[int], base: int) -> list[int]:
 
 
 def _plausible(addresses: Sequence[int]) -> Sequence[int] | None:
-    if addresses[-1] < _KERNEL or any(
-        a > b for a, b in zip(addresses, addresses[1:], strict=False)
-    ):
+    """Addresses, if they ascend and are all in the kernel but for those of per-CPU variables."""
+    if addresses[-1] < _KERNEL or any(a > b for a, b in pairwise(addresses)):
+        return None
+    if bisect_left(addresses, _PER_CPU_MAX) != bisect_left(addresses, _KERNEL):
         return None
     return addresses
 

@@ -14,7 +14,8 @@ _SECTIONS_MAX = 4096
 _LOADED_MAX = 512 << 20
 _U64 = (1 << 64) - 1
 
-_IDENT = struct.Struct("<4sBB10xHH")
+_MAGIC = b"\x7fELF"
+_IDENT = struct.Struct("<4xBB10xHH")
 _EHDR = struct.Struct("<32xQQ6xHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _NOTE = struct.Struct("<III")
@@ -81,9 +82,9 @@ class Vmlinux:
 
     def _header(self) -> tuple[int, int, int, int]:
         """Where the section headers are, the size of one, their number, and the one of the names."""
-        magic, elf_class, order, kind, machine = _IDENT.unpack(self._at(0, _IDENT.size))
-        if magic != b"\x7fELF":
+        if self._at(0, min(len(_MAGIC), self._file_size)) != _MAGIC:
             raise ImageError("what is packed in it is no vmlinux")
+        elf_class, order, kind, machine = _IDENT.unpack(self._at(0, _IDENT.size))
         if machine != _EM_X86_64 or elf_class != _CLASS64 or order != _LITTLE_ENDIAN:
             name = _MACHINES.get(machine, f"machine {machine}")
             raise ImageError(f"it is for {name}, not for x86-64")
