@@ -100,6 +100,14 @@ def test_digits_alone_are_no_table() -> None:
     assert as_symbols(found) == symbols
 
 
+@pytest.mark.parametrize("junk", [bytes(8), bytes(5) + b"\x04\0\0", b"\0\0\0\0\1\0\0\0"])
+def test_what_looks_like_a_table_at_every_place(junk: bytes) -> None:
+    """It ends, and does not take forever."""
+    table = tables(many(300), LAYOUTS[3], RODATA)
+    tokens = table[table.rindex(b"0\x001\x002\x00") - 3200 & -8 :]
+    assert kallsyms.find(junk * (1 << 19) + tokens, RODATA) is None
+
+
 WHOLE = {
     layout: tables(many(700, has_room_for_per_cpu(layout)), layout, RODATA) for layout in LAYOUTS
 }

@@ -22,6 +22,8 @@ _INITCALLS = (
     "proc_meminfo_init", "proc_stat_init", "proc_uptime_init", "proc_version_init",
 )  # fmt: skip
 """Of all that a boot calls, what files of /proc need that can do without the rest."""
+_TABLE_MAX = 16 << 20
+"""Bytes: no table of symbols or addresses is larger."""
 _IMAGE_MAX = 1 << 30
 """Bytes: KERNEL_IMAGE_SIZE."""
 
@@ -74,7 +76,10 @@ class _Reader:
             raise ImageError(f"it has no symbol {name}") from None
 
     def _between(self, start: str, end: str) -> bytes:
-        return self._vmlinux.range(self._symbol(start), self._symbol(end))
+        first, last = self._symbol(start), self._symbol(end)
+        if last - first > _TABLE_MAX:
+            raise ImageError(f"what begins at its symbol {start} is too large")
+        return self._vmlinux.range(first, last)
 
     def image(self) -> Image:
         if "klp_enable_patch" not in self._at:

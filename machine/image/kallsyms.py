@@ -25,12 +25,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 _SYMBOLS_MAX = 1 << 20
 _NAMES_MAX = 1 << 16
 """Bytes that 256 names take, at most, as far as this searches."""
+_TOKENS_TRIED, _NAMES_TRIED = 8, 100
+"""How often to be misled."""
 _TEXT_MAX = 1 << 28
 """Bytes that all names can be when written out, at most."""
 _U64 = (1 << 64) - 1
@@ -62,21 +64,24 @@ class _Names(NamedTuple):
     start: int
     """Offset of kallsyms_num_syms."""
     number: int
-    texts: list[str]
-    """Kind and name of each symbol."""
+    """What it says."""
+    markers: Sequence[int]
+    end: int
+    """Offset of kallsyms_markers."""
 
 
 def find(data: bytes, base: int) -> Table | None:
     """The symbols of a kernel whose .rodata is ``data``, at address ``base`` (a multiple of 8); None
     if they are not there."""
-    for tokens in _find_tokens(data):
-        names = _find_names(data, tokens)
-        if names is None:
-            continue
-        addresses = _find_addresses(data, base, tokens, names)
-        if addresses is not None:
-            kinds = "".join([text[0] for text in names.texts])
-            return Table(kinds, [text[1:] for text in names.texts], addresses)
+    for tokens in islice(_find_tokens(data), _TOKENS_TRIED):
+        for place in islice(_find_names(data, tokens.start), _NAMES_TRIED):
+            texts = _names(data, place, tokens, True) or _names(data, place, tokens, False)
+            if texts is None:
+                continue
+            addresses = _find_addresses(data, base, tokens, place)
+            if addresses is not None:
+                kinds = "".join([text[0] for text in texts])
+                return Table(kinds, [text[1:] for text in texts], addresses)
     return None
 
 
@@ -118,66 +123,53 @@ def _tokens_around(data: bytes, digits: int) -> _Tokens | None:
     return _Tokens(start, index_at + _INDEX.size, [text.decode("latin-1") for text in texts])
 
 
-def _find_names(data: bytes, tokens: _Tokens) -> _Names | None:
-    """The names that end before the token table, with kallsyms_seqs_of_names between or without."""
-    for blocks in range(1, _SYMBOLS_MAX // 256 + 1):
-        at = tokens.start - 4 * blocks & -8
-        if at < 0:
-            break
-        names = _names_before(data, at, blocks, tokens)
-        if names is not None:
-            return names
-    for count in range(1, _SYMBOLS_MAX + 1):
-        blocks = count + 255 >> 8
-        at = (tokens.start - 3 * count & -8) - 4 * blocks & -8
-        if at < 0:
-            break
-        if data[at : at + 4] == b"\0\0\0\0":
-            names = _names_before(data, at, blocks, tokens)
-            if names is not None and names.number == count:
-                return names
-    return None
+def _find_names(data: bytes, tokens_at: int) -> Iterator[_Names]:
+    """Where names may be that end before a token table."""
+    for markers_at, numbers in _marker_places(tokens_at):
+        if data[markers_at : markers_at + 4] != b"\0\0\0\0":
+            continue
+        markers = _markers(data, markers_at, numbers[-1] + 255 >> 8)
+        if markers is None:
+            continue
+        # kallsyms_num_syms is 8 bytes before the names, with its own padding behind it.
+        last = max(markers_at - markers[-1] - 8, 0) & -8
+        first = max(last - _NAMES_MAX - 8, 0)
+        for index, number in enumerate(_integers("Q", data[first:last])):
+            if number in numbers:
+                yield _Names(first + 8 * index, number, markers, markers_at)
 
 
-def _names_before(data: bytes, markers_at: int, blocks: int, tokens: _Tokens) -> _Names | None:
-    """The names whose ``blocks`` markers are at an offset, if markers are there."""
-    if data[markers_at : markers_at + 4] != b"\0\0\0\0":
-        return None
-    markers = _integers("I", data[markers_at : markers_at + 4 * blocks])
-    if any(not 512 <= b - a <= _NAMES_MAX for a, b in pairwise(markers)):
-        return None
-    # kallsyms_num_syms is 8 bytes before the names, with its own padding behind it.
-    last = max(markers_at - markers[-1] - 8, 0) & -8
-    first = max(last - _NAMES_MAX - 8, 0)
-    wanted = range(256 * (blocks - 1) + 1, 256 * blocks + 1)
-    for index, count in enumerate(_integers("Q", data[first:last])):
-        if count in wanted:
-            start = first + 8 * index
-            for two_bytes in (True, False):
-                texts = _names(data, start + 8, count, markers, markers_at, tokens, two_bytes)
-                if texts is not None:
-                    return _Names(start, count, texts)
-    return None
+def _markers(data: bytes, start: int, count: int) -> list[int] | None:
+    """The markers at an offset, if they look like some."""
+    markers: list[int] = []
+    for (marker,) in struct.iter_unpack("<I", data[start : start + 4 * count]):
+        if markers and not 512 <= marker - markers[-1] <= _NAMES_MAX:
+            return None
+        markers.append(marker)
+    return markers
 
 
-def _names(
-    data: bytes,
-    start: int,
-    count: int,
-    markers: Sequence[int],
-    end: int,
-    tokens: _Tokens,
-    two_bytes: bool,
-) -> list[str] | None:
-    """Kind and name of the ``count`` symbols from ``start`` to ``end``, if the markers are right."""
+def _marker_places(tokens_at: int) -> Iterator[tuple[int, range]]:
+    """Where kallsyms_markers are, if there are so many symbols, for every number of symbols: without
+    kallsyms_seqs_of_names behind them, and with it."""
+    for blocks in range(1, min(_SYMBOLS_MAX >> 8, tokens_at >> 2) + 1):
+        yield tokens_at - 4 * blocks & -8, range(256 * blocks - 255, 256 * blocks + 1)
+    for number in range(1, min(_SYMBOLS_MAX, tokens_at // 4) + 1):
+        seqs_at = tokens_at - 3 * number & -8
+        yield seqs_at - 4 * (number + 255 >> 8) & -8, range(number, number + 1)
+
+
+def _names(data: bytes, names: _Names, tokens: _Tokens, two_bytes: bool) -> list[str] | None:
+    """Kind and name of each symbol, if the markers are right. ``two_bytes``: of a length over 127."""
+    start, end = names.start + 8, names.end
     stream = data[start:end].decode("latin-1")
     found: list[str] = []
     at, size = 0, len(stream)
     lengths = data[start:end]
-    for block in range(0, count, 256):
-        if at != markers[block >> 8]:
+    for block in range(0, names.number, 256):
+        if at != names.markers[block >> 8]:
             return None
-        for _ in range(block, min(block + 256, count)):
+        for _ in range(block, min(block + 256, names.number)):
             if at >= size:
                 return None
             length = lengths[at]
@@ -199,7 +191,7 @@ def _names(
     if not text.isascii():
         text = text.encode("latin-1").decode("utf-8", "surrogateescape")
     texts = text.split("\0")
-    return texts if len(texts) == count and "" not in texts else None
+    return texts if len(texts) == names.number and "" not in texts else None
 
 
 _SEPARATOR = chr(_TOKENS)
