@@ -21,8 +21,10 @@ from vmlinux_maker import (
     TEXT,
     VERMAGIC,
     Kernel,
+    Sec,
     Sym,
     bzimage,
+    elf,
 )
 
 from machine.btf import Types
@@ -152,6 +154,13 @@ def test_no_symbol_table(tmp_path: Path) -> None:
     (tmp_path / "vmlinuz").write_bytes(bzimage(damaged))
     with pytest.raises(ImageError, match="it has no symbol table"):
         distribution.load(tmp_path / "vmlinuz")
+
+
+def test_a_program_of_user_space(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(elf([Sec(".rodata", 0x402000, b"hello")]))
+    with pytest.raises(ImageError, match="it is an ELF file, but no kernel"):
+        distribution.load(program)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -200,8 +200,8 @@ def _segment(
 
 def _symbol_table(vmlinux: Vmlinux) -> kallsyms.Table:
     section = vmlinux.section(".rodata")
-    if section is None:
-        raise ImageError("it has no read-only data")
+    if section is None or section.addr < START_KERNEL_MAP:
+        raise ImageError("it is an ELF file, but no kernel")
     table = kallsyms.find(section.data, section.addr)
     if table is None:
         raise ImageError("it has no symbol table (CONFIG_KALLSYMS)")
