@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from modules import abi as abis
 from modules import modpost
 
 _HERE = Path(__file__).resolve().parent
@@ -124,14 +125,16 @@ def build(
     defines: Mapping[str, str | None] | None = None,
     extra_cflags: Sequence[str] = (),
     debug: bool = False,
+    abi: str = abis.LATEST,
     on_step: OnLine | None = None,
     on_message: OnLine | None = None,
 ) -> list[Path]:
     """Build a module of each of ``sources``; returns the ``.ko`` files, in the same order.
 
     They are put into ``output``, or else each next to its source. ``defines`` are macros (None: with
-    no value), ``debug`` adds debug information. ``on_step`` is told what is about to be done, as Kbuild
-    prints it, and ``on_message`` the compiler's warnings (else they go to stderr).
+    no value), ``debug`` adds debug information, ``abi`` is the API of live patching, a name of
+    `modules.abi`. ``on_step`` is told what is about to be done, as Kbuild prints it, and ``on_message``
+    the compiler's warnings (else they go to stderr).
 
     Modules built together know each other's exports: that is what ``depends=`` comes from.
     If one fails, none is written. Raises CompileError, ToolchainError, ValueError for a name that is
@@ -141,7 +144,7 @@ def build(
         _Module(source.stem, (source,), output if output is not None else source.parent)
         for source in map(Path, sources)
     ]
-    return _build(modules, defines or {}, extra_cflags, debug, on_step, on_message)
+    return _build(modules, defines or {}, extra_cflags, debug, abi, on_step, on_message)
 
 
 def build_module(
@@ -152,6 +155,7 @@ def build_module(
     defines: Mapping[str, str | None] | None = None,
     extra_cflags: Sequence[str] = (),
     debug: bool = False,
+    abi: str = abis.LATEST,
     on_step: OnLine | None = None,
     on_message: OnLine | None = None,
 ) -> Path:
@@ -160,7 +164,7 @@ def build_module(
     Otherwise as `build`.
     """
     modules = [_Module(name, tuple(map(Path, sources)), output)]
-    [result] = _build(modules, defines or {}, extra_cflags, debug, on_step, on_message)
+    [result] = _build(modules, defines or {}, extra_cflags, debug, abi, on_step, on_message)
     return result
 
 
@@ -169,11 +173,12 @@ def _build(
     defines: Mapping[str, str | None],
     extra_cflags: Sequence[str],
     debug: bool,
+    abi: str,
     on_step: OnLine | None,
     on_message: OnLine | None,
 ) -> list[Path]:
     _check_names(modules)
-    cc = compiler()
+    cc = (*compiler(), *abis.cflags(abi))
     flags = [*(f"-D{name}" if value is None else f"-D{name}={value}"
                for name, value in defines.items()),
              *(["-g"] if debug else []), *extra_cflags]  # fmt: skip

@@ -7,6 +7,8 @@
 
 #include "livepatch.h"
 
+#ifdef CONFIG_LIVEPATCH
+
 DEFINE_MUTEX(klp_mutex);
 LIST_HEAD(klp_patches);
 LIST_HEAD(klp_ops);
@@ -61,3 +63,5 @@ void notrace klp_ftrace_handler(unsigned long ip, unsigned long parent_ip, struc
 		ftrace_regs_set_instruction_pointer(fregs, (unsigned long)func->new_func);
 	ftrace_test_recursion_unlock(bit);
 }
+
+#endif

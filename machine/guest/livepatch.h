@@ -6,6 +6,14 @@
 #include <linux/list.h>
 #include <linux/livepatch.h>
 #include <linux/mutex.h>
+#include <linux/sched.h>
+
+/* The first ABI had no transitions, and so no names for these. */
+#ifndef KLP_UNDEFINED
+#define KLP_UNDEFINED -1
+#define KLP_UNPATCHED 0
+#define KLP_PATCHED 1
+#endif
 
 /*
  * One for each function that is patched. func_stack holds the klp_func of every patch for it, the

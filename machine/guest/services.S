@@ -7,6 +7,8 @@
 
 #include <linux/linkage.h>
 #include <asm/export.h>
+#include <generated/autoconf.h>
+#include <generated/livepatch.h>
 
 .macro stub name
 	.balign	16, 0x90
@@ -103,8 +105,10 @@
 /* Ftrace and live patching. */
 	EXPORTED_SERVICE_GPL register_ftrace_function, unregister_ftrace_function
 	EXPORTED_SERVICE_GPL ftrace_set_filter_ip, ftrace_set_filter, ftrace_set_notrace
-	EXPORTED_SERVICE_GPL ftrace_free_filter, klp_enable_patch
-	EXPORTED_SERVICE_GPL klp_get_state, klp_get_prev_state
+	EXPORTED_SERVICE_GPL ftrace_free_filter
+#ifdef CONFIG_LIVEPATCH
+	EXPORTED_SERVICE_GPL KLP_SERVICES
+#endif
 	SERVICE ftrace_location
 
 /* /proc. */

@@ -11,6 +11,9 @@
 #include <linux/printk.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <generated/livepatch.h>
+
+#if IS_ENABLED(CONFIG_LIVEPATCH) && defined(KLP_SHADOW_VARIABLES)
 
 #define SHADOW_HASH_BITS 12
 
@@ -138,3 +141,5 @@ void klp_shadow_free_all(unsigned long id, klp_shadow_dtor_t dtor)
 	spin_unlock_irqrestore(&klp_shadow_lock, flags);
 }
 EXPORT_SYMBOL_GPL(klp_shadow_free_all);
+
+#endif

@@ -64,6 +64,8 @@ class Image:
     build_id: str = ""
     stubs: frozenset[int] = field(default_factory=frozenset)
     """Addresses of functions without code of their own, which need a service to stand in."""
+    abi: str = "latest"
+    """Which API of live patching it has: a name in `machine.kernel.livepatch.abi`."""
     init: range = range(0)
     """What a booted kernel has freed. It is loaded all the same, as its code may be needed: static_cpu_has()
     goes through .altinstr_aux until alternatives are applied. No ftrace site is in it."""

@@ -15,10 +15,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from machine.image import Image, ImageError, Segment, Symbol, cache_directory, read_exports
+from modules import abi as abis
 from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
@@ -40,22 +42,23 @@ class CompilerError(ImageError):
     """The embedded kernel cannot be built; the text says why and what to do about it."""
 
 
-def load(progress: Callable[[str], None] | None = None) -> Image:
+def load(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST) -> Image:
     """The embedded kernel, built first if it has to be; ``progress`` is told of every step of that.
+    ``abi`` is that of live patching, a name of `modules.abi`.
 
     Raises CompilerError, and OSError if the cache directory cannot be written.
     """
-    return read(build(progress))
+    return replace(read(build(progress, abi)), abi=abi)
 
 
 # -- building -------------------------------------------------------------------------------------
 
 
-def build(progress: Callable[[str], None] | None = None) -> Path:
+def build(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST) -> Path:
     """The path of the built kernel. Raises as `load`."""
     say = progress or (lambda step: None)
     sources = sorted(path for path in GUEST.rglob("*") if path.suffix in (".c", ".S"))
-    directory = cache_directory() / f"embedded-{_fingerprint()}"
+    directory = cache_directory() / f"embedded-{_fingerprint(abi)}"
     vmlinux = directory / "vmlinux"
     if vmlinux.exists():
         return vmlinux
@@ -66,7 +69,7 @@ def build(progress: Callable[[str], None] | None = None) -> Path:
     cache_directory().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=cache_directory()) as temporary:
         work = Path(temporary)
-        _compile_and_link(cc, sources, work, say)
+        _compile_and_link([*cc, *abis.cflags(abi)], sources, work, say)
         finished = work / directory.name
         finished.mkdir()
         (work / "vmlinux").rename(finished / "vmlinux")
@@ -78,12 +81,14 @@ def build(progress: Callable[[str], None] | None = None) -> Path:
     return vmlinux
 
 
-def _fingerprint() -> str:
+def _fingerprint(abi: str = abis.LATEST) -> str:
     """A hash of everything that decides what the kernel becomes."""
+    overlay = abis.include(abi)
+    roots = (GUEST, INCLUDE) if overlay is None else (GUEST, INCLUDE, overlay)
     digest = hashlib.sha256(repr((CFLAGS, _LIB_CFLAGS, _BTF_CFLAGS, _LDFLAGS)).encode())
     command = os.environ.get("CC") or "gcc"
     digest.update(f"{command} {_compiler_version(command.split())}".encode())
-    for root in (GUEST, INCLUDE):
+    for root in roots:
         for path in sorted(root.rglob("*")):
             if path.suffix in (".c", ".h", ".S", ".lds"):
                 digest.update(f"\0{path.relative_to(root)}\0".encode() + path.read_bytes())

@@ -9,6 +9,8 @@
 #include <linux/sched.h>
 #include <linux/workqueue.h>
 
+#ifdef CONFIG_LIVEPATCH
+
 #define KLP_UNDEFINED -1
 #define KLP_UNPATCHED 0
 #define KLP_PATCHED 1
@@ -120,5 +122,31 @@ extern void klp_shadow_free_all(unsigned long id, klp_shadow_dtor_t dtor);
 
 extern struct klp_state *klp_get_state(struct klp_patch *patch, unsigned long id);
 extern struct klp_state *klp_get_prev_state(unsigned long id);
+
+#else /* !CONFIG_LIVEPATCH */
+
+static inline int klp_module_coming(struct module *mod)
+{
+	return 0;
+}
+
+static inline void klp_module_going(struct module *mod)
+{
+}
+
+static inline void klp_copy_process(struct task_struct *child)
+{
+}
+
+static inline void klp_update_patch_state(struct task_struct *task)
+{
+}
+
+static inline bool klp_patch_pending(struct task_struct *task)
+{
+	return false;
+}
+
+#endif
 
 #endif
