@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from klpfs import control, daemon
+from modules import abi as abis
 
 if TYPE_CHECKING:
     from machine.image import Image
@@ -69,6 +70,30 @@ def _takes_machine(function: click.decorators.FC) -> click.decorators.FC:
     )(function)  # fmt: skip
 
 
+def _takes_abi(function: click.decorators.FC) -> click.decorators.FC:
+    """``--abi`` and ``--no-livepatch`` as one parameter ``abi``; None if neither was given."""
+
+    def none(ctx: click.Context, _param: click.Parameter, off: bool) -> None:
+        if off:
+            ctx.meta["abi"] = abis.NONE
+
+    def either(ctx: click.Context, _param: click.Parameter, abi: str | None) -> str | None:
+        off: str | None = ctx.meta.get("abi")
+        if off and abi:
+            raise click.UsageError("--abi or --no-livepatch, not both")
+        return off or abi
+
+    with_abi = click.option(
+        "--abi", type=click.Choice(abis.NAMES), callback=either,
+        help="The API of live patching that the kernel has, by the kernel that had it.",
+    )  # fmt: skip
+    without = click.option(
+        "--no-livepatch", is_flag=True, is_eager=True, expose_value=False, callback=none,
+        help="A kernel without live patching.",
+    )  # fmt: skip
+    return with_abi(without(function))
+
+
 class _Commands(click.Group):
     """What the system refuses is one sentence too: of a machine that has gone, for example."""
 
@@ -95,6 +120,7 @@ def main() -> None:
     "--kernel", default="embedded", show_default=True, metavar="embedded|VMLINUZ",
     help="The kernel: klpfs's own, or the file of a distribution's.",
 )  # fmt: skip
+@_takes_abi
 @click.option("--append", metavar="CMDLINE", help="The kernel command line, for /proc/cmdline.")
 @click.option(
     "--memory", callback=_size, default="256M", show_default=True, help="RAM of the machine."
@@ -110,6 +136,7 @@ def main() -> None:
 def mount(
     mountpoint: Path,
     kernel: str,
+    abi: str | None,
     append: str | None,
     memory: int,
     virtual_time: bool,
@@ -125,7 +152,7 @@ def mount(
         daemon.check(mountpoint)
         daemon.serve(
             kernel_tree(
-                _image(kernel),
+                _image(kernel, abi),
                 memory_size=memory,
                 virtual_time=virtual_time,
                 command_line=append or f"BOOT_IMAGE={kernel}",
@@ -137,14 +164,16 @@ def mount(
         )
 
 
-def _image(kernel: str) -> Image:
-    """The kernel that ``--kernel`` names. Raises `machine.image.ImageError`."""
+def _image(kernel: str, abi: str | None) -> Image:
+    """The kernel that ``--kernel`` and ``--abi`` name. Raises `machine.image.ImageError`."""
     from machine.image import distribution, embedded
 
     if kernel != "embedded":
+        if abi:
+            raise click.UsageError(f"{kernel} has an API of its own: no --abi, no --no-livepatch")
         return distribution.load(Path(kernel), progress=_say_progress())
     try:
-        return embedded.load(progress=_say_progress())
+        return embedded.load(progress=_say_progress(), abi=abi or abis.LATEST)
     except OSError as error:
         raise click.ClickException(
             f"the kernel, once compiled, cannot be kept: {error.filename}: {error.strerror}; "
@@ -259,7 +288,13 @@ def dmesg(ctx: click.Context, follow: bool, clear: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the .ko files go.")
 @click.option("-g", "debug", is_flag=True, help="With debug information.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bool) -> None:
+@click.option(
+    "--abi", type=click.Choice(abis.NAMES), default=abis.LATEST, show_default=True,
+    help="For kernels mounted with this --abi.",
+)  # fmt: skip
+def build(
+    sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bool, abi: str
+) -> None:
     """Build modules from C SOURCES, against the headers of the embedded kernel."""
     from modules import kbuild
 
@@ -268,7 +303,7 @@ def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bo
         if not source.is_file():
             raise click.ClickException(f"{source}: no such file")
     try:
-        kbuild.build(sources, output, debug=debug, on_step=say)
+        kbuild.build(sources, output, debug=debug, abi=abi, on_step=say)
     except kbuild.CompileError as error:
         click.echo(str(error).rstrip("\n"), err=True)
         sys.exit(1)
@@ -281,6 +316,7 @@ def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bo
 @click.option(
     "--kernel", metavar="embedded|VMLINUZ", help="Of a machine of its own, even if one is there."
 )
+@_takes_abi
 @click.option(
     "--modules", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIRECTORY", help="modprobe finds the modules in it.",
@@ -288,7 +324,11 @@ def build(sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bo
 @_takes_machine
 @click.pass_context
 def run(
-    ctx: click.Context, command: tuple[str, ...], kernel: str | None, modules: tuple[Path, ...]
+    ctx: click.Context,
+    command: tuple[str, ...],
+    kernel: str | None,
+    abi: str | None,
+    modules: tuple[Path, ...],
 ) -> None:
     """Run COMMAND so that the kernel it sees is the machine's: /proc, /sys, /dev/kmsg, /lib/modules,
     uname, and the system calls behind insmod, rmmod and dmesg.
@@ -303,11 +343,14 @@ def run(
         # Root may become others in there, and they need /proc too.
         others = os.geteuid() == 0
         image = kernel or "embedded"
-        machine = kernel_tree(_image(image), command_line=f"BOOT_IMAGE={image}")
+        machine = kernel_tree(_image(image, abi), command_line=f"BOOT_IMAGE={image}")
         daemon.serve(machine, mountpoint, allow_other=others)
 
-    if kernel and ctx.obj:
-        raise click.UsageError("a machine that is mounted has its kernel: -m or --kernel, not both")
+    own = kernel or abi
+    if own and ctx.obj:
+        raise click.UsageError(
+            "a machine that is mounted has its kernel: -m, or --kernel and --abi, not both"
+        )
     with _failing(control.NoMachine, daemon.MountError, ImageError, running.RunError):
-        machine = None if kernel else running.find_machine(ctx.obj)
+        machine = None if own else running.find_machine(ctx.obj)
         running.run(command, machine, mount_own, modules)

@@ -45,7 +45,8 @@ class ProcRoot(DynamicDirectory):
         kernel = self._kernel
         directory.add("comm", text_file(lambda: f"{task.comm}\n", 0o644))
         directory.add("stack", text_file(lambda: kernel.stack_text(task), 0o400))
-        directory.add("patch_state", text_file(lambda: f"{task.struct.patch_state}\n", 0o400))
+        if kernel.abi.patch_state:
+            directory.add("patch_state", text_file(lambda: f"{task.struct.patch_state}\n", 0o400))
         directory.add("wchan", text_file(lambda: task.service or "0"))
         directory.add("status", text_file(lambda: kernel.status_text(task)))
         return directory

@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from klpfs import control
+from modules import abi as abis
 
 _MOUNT_SECONDS = 60
 _WAIT_SECONDS = 30
@@ -57,9 +58,11 @@ class Machine:
         with open(self.path(name), "wb", buffering=0) as file:
             file.write(text.encode("utf-8", "surrogateescape"))
 
-    def build(self, *sources: str | Path, output: Path | None = None) -> Path:
+    def build(
+        self, *sources: str | Path, output: Path | None = None, abi: str = abis.LATEST
+    ) -> Path:
         """Build modules; returns the first one's file. Raises CalledProcessError."""
-        command = [sys.executable, "-m", "klpfs", "build", "-q", *map(str, sources)]
+        command = [sys.executable, "-m", "klpfs", "build", "-q", "--abi", abi, *map(str, sources)]
         if output is not None:
             command += ["-o", str(output)]
         subprocess.run(command, check=True)

@@ -92,9 +92,13 @@ class Struct(_View):
 
     def __getattr__(self, name: str) -> Any:
         plain = _unmangled(name, self._codecs)
-        if plain is None:
-            raise AttributeError(f"{self.type_} has no member '{name}'", name=name, obj=self)
-        return getattr(self, plain)
+        if plain is not None:
+            return getattr(self, plain)
+        try:
+            return self.space_.absent[str(self.type_)][name]
+        except KeyError:
+            text = f"{self.type_} has no member '{name}'"
+            raise AttributeError(text, name=name, obj=self) from None
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._codecs]
@@ -235,6 +239,9 @@ class Space:
     def __init__(self, types: Types, memory: MemoryLike) -> None:
         self.types = types
         self.memory = memory
+        self.absent: Mapping[str, Mapping[str, Any]] = {}
+        """Members that other versions of a struct have, and what they read as here: by the name of
+        the struct, then of the member."""
         self._codecs: dict[Type, _Codec] = {}
         self._structs: dict[Type, type[Struct]] = {}
         self._pointers: dict[Type, type[Pointer]] = {}

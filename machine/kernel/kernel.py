@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import trio
 
@@ -19,9 +20,14 @@ from machine.kernel.kallsyms import Kallsyms, SystemInfo
 from machine.kernel.kmem_cache import KmemCaches
 from machine.kernel.kobject import KobjectTree
 from machine.kernel.kthread import Kthreads
-from machine.kernel.livepatch.callbacks import Callbacks
+from machine.kernel.livepatch.abi import ABIS, Life
+from machine.kernel.livepatch.at_once import AtOnce
+from machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
 from machine.kernel.livepatch.core import Livepatch
+from machine.kernel.livepatch.first import FirstLivepatch
 from machine.kernel.livepatch.patch import Redirection
+from machine.kernel.livepatch.registered import RegisteredLivepatch
+from machine.kernel.livepatch.struct_relocs import StructRelocations
 from machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
 from machine.kernel.locking import Locking
 from machine.kernel.module import Modules
@@ -63,6 +69,7 @@ class Kernel:
         command_line: str = DEFAULT_COMMAND_LINE,
     ) -> None:
         self.image = image
+        self.abi = ABIS[image.abi]
         self.clock = clock
         self._inside: set[trio.CancelScope] = set()
         self._off = False
@@ -93,20 +100,56 @@ class Kernel:
         self.user = UserMemory(computer, self.sched, self.slab)
         self.proc = Proc(computer, self.sched, self.slab, self.user)
         self.modules = Modules(self)
-        callbacks = Callbacks(self.sched)
-        redirection = Redirection(computer, self.slab, self.ftrace, self.printk)
-        transition = Transition(
-            computer,
-            self.sched,
-            self.stack,
-            redirection,
-            callbacks,
-            self.printk,
-            self.dyndbg,
-            self._retry_transition,
+        providers = [
+            self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
+            self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
+            Kallsyms(computer), SystemInfo(computer, clock),
+            KmemCaches(computer, self.sched, self.slab), self.random,
+        ]  # fmt: skip
+        if self.abi.life is not Life.NONE:
+            self.livepatch = self.modules.livepatch = self._make_livepatch()
+            providers += [self.livepatch, self.livepatch.states]
+        for provider in providers:
+            self.services.offer(provider)
+        self.exports = {
+            name: export
+            for name, export in image.exports.items()
+            if export.addr not in image.stubs or name in self.services.bound
+        }
+        """What modules may use: a function that has neither code nor a service is none of it."""
+
+    def _make_livepatch(self) -> Livepatch:
+        """The livepatch core that the image's ABI asks for, on what the ABIs have in common."""
+        computer, abi = self.computer, self.abi
+        computer.space.absent = abi.absent
+        callbacks = (Callbacks if abi.callbacks else NoCallbacks)(self.sched)
+        redirection = Redirection(computer, self.slab, self.ftrace, self.printk, abi)
+        transition = (
+            AtOnce(self.sched, redirection)
+            if abi.life is Life.REGISTERED_AT_ONCE
+            else Transition(
+                computer,
+                self.sched,
+                self.stack,
+                redirection,
+                callbacks,
+                self.printk,
+                self.dyndbg,
+                self._retry_transition,
+                abi,
+            )
         )
+        cores: dict[Life, Callable[..., Livepatch]] = {
+            Life.ENABLED: Livepatch,
+            Life.REGISTERED: RegisteredLivepatch,
+            Life.REGISTERED_AT_ONCE: partial(
+                FirstLivepatch,
+                relocations=StructRelocations(computer, self.printk, self.modules),
+                tainted=self.tainted,
+            ),
+        }
         klp_mutex = computer.symbol("klp_mutex")
-        self.livepatch = Livepatch(
+        return cores[abi.life](
             computer,
             self.slab,
             self.printk,
@@ -118,21 +161,8 @@ class Kernel:
             self.kobjects.at(("kernel", "livepatch")),
             lambda: self.locking.mutex(klp_mutex),
             self.workqueues.queue,
+            abi,
         )
-        self.modules.livepatch = self.livepatch
-        for provider in (
-            self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
-            self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
-            self.livepatch, self.livepatch.states, Kallsyms(computer), SystemInfo(computer, clock),
-            KmemCaches(computer, self.sched, self.slab), self.random,
-        ):  # fmt: skip
-            self.services.offer(provider)
-        self.exports = {
-            name: export
-            for name, export in image.exports.items()
-            if export.addr not in image.stubs or name in self.services.bound
-        }
-        """What modules may use: a function that has neither code nor a service is none of it."""
 
     def _retry_transition(self) -> None:
         self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)

@@ -16,6 +16,7 @@ import trio
 
 from machine.image import Export
 from machine.kernel import printk as log
+from machine.kernel.livepatch.off import LivepatchOff
 from machine.kernel.livepatch.relocs import KlpRelocations
 from machine.kernel.module_load import LoadedModule, Loader
 from machine.kernel.module_sysfs import ModuleSysfs
@@ -52,12 +53,12 @@ class Modules:
         self._kernel = kernel
         self._printk = kernel.printk
         self._space = kernel.computer.space
-        self._loader = Loader(kernel.computer, kernel.printk, kernel.tainted, self)
+        self._loader = Loader(kernel.computer, kernel.printk, kernel.tainted, self, kernel.abi)
         self._sysfs = ModuleSysfs(kernel)
         self.klp_relocations = KlpRelocations(kernel.computer, kernel.printk, self)
         self._modules: dict[str, LoadedModule] = {}
         self._list_head = kernel.symbols.lookup("modules")
-        self.livepatch: Livepatch
+        self.livepatch: Livepatch | LivepatchOff = LivepatchOff()
         """Told of modules that come and go; set when the kernel is put together."""
         if self._list_head:
             self._space.init_list_head(self._list_head)
@@ -107,6 +108,11 @@ class Modules:
             self._use(user, owner)
             return export
         return None
+
+    def find_export(self, name: str) -> int | None:
+        """``find_symbol``: the address of what the kernel or a module exports."""
+        owners = (self._kernel.exports, *(module.exports for module in self._modules.values()))
+        return next((exports[name].addr for exports in owners if name in exports), None)
 
     def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
         """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""

@@ -31,6 +31,7 @@ from machine.elf import (
 )
 from machine.image import Export, Symbol, read_exports
 from machine.kernel import printk as log
+from machine.kernel.livepatch.abi import Abi, Life
 from machine.kernel.modversions import ModVersions
 from machine.kernel.printk import Printk
 from machine.kernel.taint import Taint, Tainted
@@ -154,12 +155,13 @@ class Loader:
     """Reads, places and frees modules."""
 
     def __init__(
-        self, computer: Computer, printk: Printk, tainted: Tainted, modules: Modules
+        self, computer: Computer, printk: Printk, tainted: Tainted, modules: Modules, abi: Abi
     ) -> None:
         self._computer = computer
         self._printk = printk
         self._tainted = tainted
         self._modules = modules
+        self._abi = abi
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
@@ -193,10 +195,8 @@ class Loader:
                 f"{module.name}: module is from the staging directory, the quality is unknown, you "
                 "have been warned.",
             )
-        if module.elf.is_livepatch:
-            module.taints |= 1 << Taint.LIVEPATCH
-            self._tainted.add(Taint.LIVEPATCH)
-            self._printk.once(log.NOTICE, f"{module.name}: tainting kernel with TAINT_LIVEPATCH")
+        if module.elf.is_livepatch and self._abi.marked:
+            self._check_livepatch(module)
         if not module.is_gpl:
             licence = module.modinfo("license") or "unspecified"
             self._taint(
@@ -214,6 +214,19 @@ class Loader:
             self._printk(level, sentence)
         self._tainted.add(flag, lockdep_ok=flag not in _MAKES_LOCKDEP_UNRELIABLE)
         module.taints |= 1 << flag
+
+    def _check_livepatch(self, module: LoadedModule) -> None:
+        """``check_modinfo_livepatch``."""
+        if self._abi.life is Life.NONE:
+            self._printk(
+                log.ERR,
+                f"{module.name}: module is marked as livepatch module, but livepatch support is "
+                "disabled",
+            )
+            raise OSError(errno.ENOEXEC, "no livepatch support")
+        module.taints |= 1 << Taint.LIVEPATCH
+        self._tainted.add(Taint.LIVEPATCH)
+        self._printk.once(log.NOTICE, f"{module.name}: tainting kernel with TAINT_LIVEPATCH")
 
     def _check_versions(self, module: LoadedModule, flags: int) -> None:
         """``check_modstruct_version``: does it know the structs of this kernel?"""

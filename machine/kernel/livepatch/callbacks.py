@@ -65,3 +65,19 @@ class Callbacks:
         if callbacks.post_unpatch_enabled and callbacks.post_unpatch:
             await self._call(callbacks.post_unpatch, obj)
         callbacks.post_unpatch_enabled = False
+
+
+class NoCallbacks(Callbacks):
+    """Of an object that has none to call, before they came with 4.15."""
+
+    async def pre_patch(self, obj: Struct) -> int:
+        return 0
+
+    async def post_patch(self, obj: Struct) -> None:
+        return
+
+    async def pre_unpatch(self, obj: Struct) -> None:
+        return
+
+    async def post_unpatch(self, obj: Struct) -> None:
+        return

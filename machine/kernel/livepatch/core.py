@@ -12,6 +12,7 @@ from typing import Protocol
 from machine.computer import Computer
 from machine.kernel import printk as log
 from machine.kernel.kobject import KobjAttribute, Kobject, kstrtobool
+from machine.kernel.livepatch.abi import Abi
 from machine.kernel.livepatch.callbacks import Callbacks
 from machine.kernel.livepatch.patch import (
     Redirection,
@@ -66,6 +67,7 @@ class Livepatch:
         root: Kobject,
         mutex: Callable[[], AbstractAsyncContextManager[None]],
         run_later: Callable[[Callable[[], Awaitable[None]]], None],
+        abi: Abi,
     ) -> None:
         self._computer = computer
         self._space = computer.space
@@ -79,6 +81,7 @@ class Livepatch:
         self._root = root
         self._mutex = mutex
         self._run_later = run_later
+        self._abi = abi
         self._klp_patches = computer.symbol("klp_patches")
         self._space.init_list_head(self._klp_patches)
         self._kobjects: dict[int, Kobject] = {}
@@ -95,6 +98,10 @@ class Livepatch:
         with self._callbacks.outlived():
             async with self._mutex():
                 yield
+
+    def _is_applied(self, patch: Struct) -> bool:
+        """Whether a patch that is on the list changes anything: it is enabled, or in transition."""
+        return True
 
     def _is_in_transition(self, patch: Struct) -> bool:
         current = self.transition.patch
@@ -214,7 +221,10 @@ class Livepatch:
         async def patched() -> str:
             return f"{int(obj.patched)}\n"
 
-        kobject = self._add_kobject(obj, parent, name, [KobjAttribute("patched", patched)])
+        attributes = [KobjAttribute("patched", patched)]
+        kobject = self._add_kobject(
+            obj, parent, name, [a for a in attributes if a.name in self._abi.object_attributes]
+        )
         for func in klp_for_each_func(self._space, obj):
             self._init_func(func, kobject)
         if obj.mod or not obj.name:
@@ -228,7 +238,8 @@ class Livepatch:
             raise OSError(errno.EINVAL, "function name too long")
         self._space.init_list_head(func.member_address_("stack_node"))
         func.patched = func.transition = False
-        self._add_kobject(func, parent, f"{name},{func.old_sympos or 1}")
+        directory = self._abi.function_directory.format(name=name, sympos=func.old_sympos or 1)
+        self._add_kobject(func, parent, directory)
 
     def _init_object_loaded(self, patch: Struct, obj: Struct) -> None:
         """``klp_init_object_loaded``: the addresses of its functions are known now."""
@@ -236,13 +247,16 @@ class Livepatch:
             self._modules.apply_klp_relocations(int(patch.mod), object_name(obj))
         for func in klp_for_each_func(self._space, obj):
             name = func.old_name.string()
-            func.old_func = self.find_symbol(
-                obj.name.string() if obj.name else None, name, func.old_sympos
-            )
+            func.old_func = self._find_func(obj, func)
             func.old_size = self._size_of(func.old_func, f"'{name}'")
             if func.nop:
                 func.new_func = func.old_func
             func.new_size = self._size_of(func.new_func, f"'{name}' replacement")
+
+    def _find_func(self, obj: Struct, func: Struct) -> int:
+        """Where the function is that ``func`` changes. Raises OSError(EINVAL)."""
+        module = obj.name.string() if obj.name else None
+        return self.find_symbol(module, func.old_name.string(), func.old_sympos)
 
     def find_symbol(self, module: str | None, name: str, sympos: int) -> int:
         """``klp_find_object_symbol``: the address of the ``sympos``-th symbol ``name`` of an object (0: it
@@ -251,10 +265,10 @@ class Livepatch:
         if not addresses:
             self._say(log.ERR, f"symbol '{name}' not found in symbol table")
         elif len(addresses) > 1 and not sympos:
-            self._say(
-                log.ERR,
-                f"unresolvable ambiguity for symbol '{name}' in object '{module or '(null)'}'",
+            sentence = self._abi.ambiguity.format(
+                name=name, object=module or "(null)", count=len(addresses)
             )
+            self._say(log.ERR, sentence)
         elif sympos > len(addresses):
             self._say(
                 log.ERR,
@@ -305,8 +319,11 @@ class Livepatch:
     async def _try_complete(self) -> None:
         """Let the transition go as far as it can, and free what it leaves unused."""
         patch = await self.transition.try_complete()
-        if patch is None:
-            return
+        if patch is not None:
+            self._completed(patch)
+
+    def _completed(self, patch: Struct) -> None:
+        """Free what nothing uses any more."""
         if not patch.enabled:
             self._free_async(patch)
         elif patch.replace:
@@ -338,19 +355,25 @@ class Livepatch:
             return f"{order.index(patch.address_) + 1 if patch.address_ in order else -1}\n"
 
         async def store_enabled(data: bytes) -> None:
-            await self._store_enabled(patch, kstrtobool(data))
+            await self._store_enabled(patch, self._enabled_from(data))
 
         async def store_force(data: bytes) -> None:
             if kstrtobool(data):
                 await self._force(patch)
 
-        return [
+        attributes = [
             KobjAttribute("enabled", show_enabled, store_enabled),
             KobjAttribute("transition", show_transition),
             KobjAttribute("force", None, store_force),
             KobjAttribute("replace", show_replace),
             KobjAttribute("stack_order", show_stack_order),
         ]
+        return [a for a in attributes if a.name in self._abi.patch_attributes]
+
+    @staticmethod
+    def _enabled_from(data: bytes) -> bool:
+        """What was written to ``enabled``. Raises OSError(EINVAL)."""
+        return kstrtobool(data)
 
     async def _store_enabled(self, patch: Struct, enabled: bool) -> None:
         async with self._locked():
@@ -541,6 +564,8 @@ class Livepatch:
                 f"({-(error.errno or 0)})",
             )
             raise
+        if not self._is_applied(patch):
+            return
         self._say(log.NOTICE, f"applying patch '{patch_name}' to loading module '{module}'")
         result = await self._callbacks.pre_patch(obj)
         if result:
@@ -588,20 +613,25 @@ class Livepatch:
             obj = self._object_for(patch, name)
             if obj is None:
                 continue
-            if not self._is_in_transition(patch):
-                await self._callbacks.pre_unpatch(obj)
-            self._say(
-                log.NOTICE,
-                f"reverting patch '{patch.mod.name.string()}' on unloading module '{name}'",
-            )
-            await self.redirection.unpatch_object(obj)
-            await self._callbacks.post_unpatch(obj)
+            if self._is_applied(patch):
+                await self._revert(patch, obj, name)
             self._free_object_loaded(patch, obj)
+
+    async def _revert(self, patch: Struct, obj: Struct, module: str) -> None:
+        if not self._is_in_transition(patch):
+            await self._callbacks.pre_unpatch(obj)
+        self._say(
+            log.NOTICE,
+            f"reverting patch '{patch.mod.name.string()}' on unloading module '{module}'",
+        )
+        await self.redirection.unpatch_object(obj)
+        await self._callbacks.post_unpatch(obj)
 
     def _free_object_loaded(self, patch: Struct, obj: Struct) -> None:
         """``klp_clear_object_relocs`` (since 6.3) and ``klp_free_object_loaded``: as before its module
         came, so that it can come again."""
-        self._modules.clear_klp_relocations(int(patch.mod), object_name(obj))
+        if self._abi.clears_relocations:
+            self._modules.clear_klp_relocations(int(patch.mod), object_name(obj))
         obj.mod = 0
         for func in klp_for_each_func(self._space, obj):
             func.old_func = 0

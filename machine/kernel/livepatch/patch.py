@@ -11,6 +11,7 @@ from machine.computer import Computer
 from machine.kernel import ftrace
 from machine.kernel import printk as log
 from machine.kernel.ftrace import Ftrace
+from machine.kernel.livepatch.abi import Abi
 from machine.kernel.printk import Printk
 from machine.kernel.slab import Slab
 from machine.structs import Space, Struct
@@ -34,11 +35,14 @@ def object_name(obj: Struct) -> str:
 class Redirection:
     """The patched functions of one kernel."""
 
-    def __init__(self, computer: Computer, slab: Slab, ftrace_: Ftrace, printk: Printk) -> None:
+    def __init__(
+        self, computer: Computer, slab: Slab, ftrace_: Ftrace, printk: Printk, abi: Abi
+    ) -> None:
         self._space = computer.space
         self._slab = slab
         self._ftrace = ftrace_
         self._printk = printk
+        self._abi = abi
         self._klp_ops = computer.symbol("klp_ops")
         self._handler = computer.symbol("klp_ftrace_handler")
         self._space.init_list_head(self._klp_ops)
@@ -75,7 +79,7 @@ class Redirection:
         name = func.old_name.string()
         site = self._ftrace.location(func.old_func)
         if not site:
-            self._printk(log.ERR, f"livepatch: failed to find location for function '{name}'")
+            self._printk(log.ERR, "livepatch: " + self._abi.location.format(name=name))
             raise OSError(errno.EINVAL, "no ftrace site")
         ops = self._new_ops()
         fops = ops.member_address_("fops")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from machine.computer import Computer
 from machine.kernel import printk as log
 from machine.kernel.dyndbg import DynamicDebug
+from machine.kernel.livepatch.abi import Abi
 from machine.kernel.livepatch.callbacks import Callbacks
 from machine.kernel.livepatch.patch import Redirection, klp_for_each_func, klp_for_each_object
 from machine.kernel.printk import Printk
@@ -52,6 +53,7 @@ class Transition:
         printk: Printk,
         dyndbg: DynamicDebug,
         retry_later: Callable[[], None],
+        abi: Abi,
     ) -> None:
         self._space = computer.space
         self._sched = sched
@@ -60,11 +62,14 @@ class Transition:
         self._callbacks = callbacks
         self._printk = printk
         self._retry_later = retry_later
+        self._abi = abi
         self._patch_at = computer.symbol("klp_transition_patch")
         self._target_at = computer.symbol("klp_target_state")
         self._signals_cnt = 0
         self.on_replaced: Callable[[Struct], Awaitable[None]]
         """Takes off what a patch with ``replace`` has replaced; set by `core.Livepatch`."""
+        self.is_immediate: Callable[[Struct], bool] = lambda func: False
+        """Whether tasks need not leave a function before they move."""
         self._space.write_u64(self._patch_at, 0)
         self.target_state = KLP_UNDEFINED
         debug = dyndbg.site
@@ -145,7 +150,7 @@ class Transition:
         _, name = self._current()
         target = self.target_state
         what = "patching" if target == KLP_PATCHED else "unpatching"
-        self._printk(log.NOTICE, f"livepatch: '{name}': starting {what} transition")
+        self._printk(log.NOTICE, "livepatch: " + self._abi.starting.format(patch=name, what=what))
         for task in self._tasks():
             if task.struct.patch_state != target:
                 task.struct.thread_info.flags |= TIF_PATCH_PENDING
@@ -157,7 +162,7 @@ class Transition:
         ranges = self._changing_code()
         stuck = [task for task in self._tasks() if not self._try_switch_task(task, ranges)]
         if stuck:
-            if self._signals_cnt and not self._signals_cnt % SIGNALS_TIMEOUT:
+            if self._abi.signals and self._signals_cnt and not self._signals_cnt % SIGNALS_TIMEOUT:
                 self._send_signals()
             self._signals_cnt += 1
             self._retry_later()
@@ -224,6 +229,10 @@ class Transition:
     def force(self) -> None:
         """``klp_force_transition``: declare every task moved; the next try completes."""
         self._printk(log.WARNING, "livepatch: forcing remaining tasks to the patched state")
+        self.move_all()
+
+    def move_all(self) -> None:
+        """Every task is in the target state now, wherever it is."""
         for task in self._tasks():
             self.update_patch_state(task)
 
@@ -256,7 +265,8 @@ class Transition:
             if not obj.patched:
                 continue
             for func in klp_for_each_func(self._space, obj):
-                ranges.append(self._changing_code_of(func))
+                if not self.is_immediate(func):
+                    ranges.append(self._changing_code_of(func))
         return ranges
 
     def _changing_code_of(self, func: Struct) -> _Range:
