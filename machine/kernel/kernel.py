@@ -18,7 +18,7 @@ from machine.kernel.early import set_up_cpu, set_up_system
 from machine.kernel.ftrace import Ftrace
 from machine.kernel.kallsyms import Kallsyms, SystemInfo
 from machine.kernel.kmem_cache import KmemCaches
-from machine.kernel.kobject import KobjectTree
+from machine.kernel.kobject import Kobject, KobjectTree
 from machine.kernel.kthread import Kthreads
 from machine.kernel.livepatch.abi import ABIS, Life
 from machine.kernel.livepatch.at_once import AtOnce
@@ -90,6 +90,7 @@ class Kernel:
         self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
         self.dyndbg = DynamicDebug(self.printk, self.sched)
         self.kobjects = KobjectTree()
+        kernel_kobj = self.kobjects.at(("kernel",))
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
@@ -107,7 +108,8 @@ class Kernel:
             KmemCaches(computer, self.sched, self.slab), self.random,
         ]  # fmt: skip
         if self.abi.life is not Life.NONE:
-            self.livepatch = self.modules.livepatch = self._make_livepatch()
+            root = kernel_kobj.add(Kobject("livepatch"))
+            self.livepatch = self.modules.livepatch = self._make_livepatch(root)
             providers += [self.livepatch, self.livepatch.states]
         for provider in providers:
             self.services.offer(provider)
@@ -118,7 +120,7 @@ class Kernel:
         }
         """What modules may use: a function that has neither code nor a service is none of it."""
 
-    def _make_livepatch(self) -> Livepatch:
+    def _make_livepatch(self, root: Kobject) -> Livepatch:
         """The livepatch core that the image's ABI asks for, on what the ABIs have in common."""
         computer, abi = self.computer, self.abi
         computer.space.absent = abi.absent
@@ -158,7 +160,7 @@ class Kernel:
             transition,
             callbacks,
             self.modules,
-            self.kobjects.at(("kernel", "livepatch")),
+            root,
             lambda: self.locking.mutex(klp_mutex),
             self.workqueues.queue,
             abi,

@@ -226,7 +226,8 @@ class Loader:
             raise OSError(errno.ENOEXEC, "no livepatch support")
         module.taints |= 1 << Taint.LIVEPATCH
         self._tainted.add(Taint.LIVEPATCH)
-        self._printk.once(log.NOTICE, f"{module.name}: tainting kernel with TAINT_LIVEPATCH")
+        sentence = f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
+        self._printk.once("check_modinfo_livepatch", log.NOTICE, sentence)
 
     def _check_versions(self, module: LoadedModule, flags: int) -> None:
         """``check_modstruct_version``: does it know the structs of this kernel?"""

@@ -117,10 +117,10 @@ class Printk:
         """``printk(level, message)``; a final newline is implied."""
         self._finish(self._begin(facility, level, message))
 
-    def once(self, level: int, message: str) -> None:
-        """``pr_notice_once`` and its kin: the first time only."""
-        if message not in self._said_once:
-            self._said_once.add(message)
+    def once(self, place: str, level: int, message: str) -> None:
+        """``pr_notice_once`` and its kin: the first time only that ``place`` says something."""
+        if place not in self._said_once:
+            self._said_once.add(place)
             self(level, message)
 
     def emit(self, facility: int, level: int, formatted: str) -> None:

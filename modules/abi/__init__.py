@@ -25,4 +25,6 @@ def include(abi: str) -> Path | None:
 def cflags(abi: str) -> tuple[str, ...]:
     """What to put in front of the other options of the compiler."""
     directory = include(abi)
-    return () if directory is None else (f"-I{directory}", f"-ffile-prefix-map={directory}/=include/")
+    return (
+        () if directory is None else (f"-I{directory}", f"-ffile-prefix-map={directory}/=include/")
+    )

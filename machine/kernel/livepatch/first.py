@@ -78,7 +78,8 @@ class FirstLivepatch(RegisteredLivepatch):
         return number[1] == b"1"
 
     def _hold_enabled(self, patch: Struct) -> None:
-        self._printk.once(log.NOTICE, "livepatch: tainting kernel with TAINT_LIVEPATCH")
+        sentence = "livepatch: tainting kernel with TAINT_LIVEPATCH"
+        self._printk.once("__klp_enable_patch", log.NOTICE, sentence)
         self._tainted.add(Taint.LIVEPATCH)
 
     def _put_enabled(self, patch: Struct) -> None:
