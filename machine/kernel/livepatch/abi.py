@@ -61,7 +61,6 @@ class Abi:
 
 _NO_STATES = {"states": 0}
 _NO_REPLACE = {"states": 0, "replace": 0}
-_NOT_IMMEDIATE = {"immediate": 0}
 
 ABIS: Mapping[str, Abi] = {
     "latest": Abi(),
