@@ -72,6 +72,7 @@ def _encode(image: Image) -> bytes:
         "release": image.release,
         "vermagic": image.vermagic,
         "banner": image.banner,
+        "abi": image.abi,
         "unwinder": image.unwinder,
         "build_id": image.build_id,
         "init": [image.init.start, image.init.stop],

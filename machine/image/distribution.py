@@ -100,12 +100,19 @@ class _Reader:
             exports=self._exports(),
             ftrace_sites=self._ftrace_sites(),
             btf=btf.data,
+            abi=self._abi(),
             unwinder="orc" if "__start_orc_unwind" in self._at else "frame_pointer",
             build_id=self._vmlinux.build_id(),
             initcalls=[self._at[name] for name in _INITCALLS if name in self._at],
             per_cpu=self._per_cpu(),
             init=self._init(),
         )
+
+    def _abi(self) -> str:
+        """Which API of live patching it has; those with types have no older one than that of 5.1."""
+        if "stack_order_kobj_attr" in self._at:
+            return "latest"
+        return "6.1" if "patched_kobj_attr" in self._at else "5.1"
 
     def _init(self) -> range:
         return range(self._symbol("__init_begin"), self._symbol("__init_end"))
