@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from machine.image import Image
 
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _LEAST_MEMORY, _MOST_MEMORY = 32 << 20, 16 << 30
 _INSMOD_ERRORS = {
     errno.ENOEXEC: "Invalid module format",
@@ -309,6 +311,55 @@ def build(
         sys.exit(1)
     except (kbuild.ToolchainError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.argument("patch", type=_FILE)
+@click.option(
+    "--kernel", default="embedded", show_default=True, metavar="embedded|VMLINUZ",
+    help="The kernel that it is for.",
+)  # fmt: skip
+@_takes_abi
+@click.option("--module", "modules", multiple=True, type=_FILE, help="Loaded first: it is for that.")
+@click.option(
+    "--call", "calls", multiple=True, metavar="FUNCTION(ARGUMENT, ...)",
+    help="Run it before and after. Arguments: numbers, strings in double quotes, seq for a seq_file.",
+)  # fmt: skip
+@click.option(
+    "--wait", default=60.0, show_default=True, metavar="SECONDS",
+    help="So long a transition may take, in time of the machine.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def check(
+    patch: Path,
+    kernel: str,
+    abi: str | None,
+    modules: tuple[Path, ...],
+    calls: tuple[str, ...],
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Will the live patch PATCH (a .ko file) load, apply and let go on that kernel?
+
+    It is tried on a machine of its own. Exit status: 0 if it will, 1 if not, 2 if that could not be told.
+    """
+    from klpfs import check as checking
+    from klpfs.report import as_table
+    from machine.image import ImageError
+
+    with _failing(ImageError, ValueError):
+        report = checking.check(
+            _image(kernel, abi),
+            patch.read_bytes(),
+            modules=[module.read_bytes() for module in modules],
+            calls=calls,
+            wait=wait,
+        )
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        as_table(report)
+    sys.exit({checking.Verdict.GOOD: 0, checking.Verdict.BAD: 1}.get(report.verdict, 2))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
