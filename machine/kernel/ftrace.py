@@ -39,6 +39,9 @@ PERMANENT = 1 << 16
 
 _RET = b"\xc3"
 _OP_REFERENCE = 7  # mov function_trace_op(%rip), %rdx
+_MCOUNT_MAX_OFFSET = 4
+"""A site is at most so far behind the beginning of its function: behind an endbr64."""
+_INVALID = "__ftrace_invalid_address__"
 _GOLDEN_RATIO_64 = 0x61C8864680B583EB
 
 
@@ -384,8 +387,10 @@ class Ftrace:
         found = self._computer.symbols.lookup_address(site.ip)
         if found is None:
             return f"{site.ip:#x}"
-        symbol, _, module = found
-        return f"{symbol.name} [{module}]" if module else symbol.name
+        symbol, offset, module = found
+        # A weak function that another has replaced is still there, behind some symbol.
+        name = symbol.name if offset <= _MCOUNT_MAX_OFFSET else f"{_INVALID}_{offset}"
+        return f"{name} [{module}]" if module else name
 
     # -- for modules ------------------------------------------------------------------------------
 
