@@ -130,6 +130,9 @@ def main() -> None:
 @click.option(
     "--virtual-time", is_flag=True, help="Time stands still until machine/clock moves it."
 )
+@click.option(
+    "--seed", type=click.IntRange(min=0), metavar="N", help="Of the order of tasks in virtual time."
+)
 @click.option("--foreground", is_flag=True, help="Serve in this process, until it is unmounted.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; file modes decide.")
 @click.option(
@@ -142,6 +145,7 @@ def mount(
     append: str | None,
     memory: int,
     virtual_time: bool,
+    seed: int | None,
     foreground: bool,
     allow_other: bool,
     log_file: Path | None,
@@ -150,6 +154,8 @@ def mount(
     from klpfs.kernel_tree import kernel_tree
     from machine.image import ImageError
 
+    if seed is not None and not virtual_time:
+        raise click.UsageError("real time cannot be repeated: --seed goes with --virtual-time")
     with _failing(daemon.MountError, ImageError):
         daemon.check(mountpoint)
         daemon.serve(
@@ -157,6 +163,7 @@ def mount(
                 _image(kernel, abi),
                 memory_size=memory,
                 virtual_time=virtual_time,
+                seed=seed or 0,
                 command_line=append or f"BOOT_IMAGE={kernel}",
             ),
             mountpoint,

@@ -26,16 +26,18 @@ def kernel_tree(
     memory_size: int = DEFAULT_MEMORY,
     virtual_time: bool = False,
     command_line: str = DEFAULT_COMMAND_LINE,
+    seed: int = 0,
 ) -> Callable[[], AbstractAsyncContextManager[Root]]:
     """What `klpfs.daemon.serve` mounts: ``image`` on a computer with ``memory_size`` bytes of RAM.
-    ``command_line`` is for a kernel that does not bring one."""
+    ``command_line`` is for a kernel that does not bring one, ``seed`` decides on the order of tasks under
+    virtual time."""
 
     @asynccontextmanager
     async def booted() -> AsyncIterator[Root]:
         try:
             kernel = Kernel(
                 image,
-                VirtualClock() if virtual_time else Clock(),
+                VirtualClock(seed) if virtual_time else Clock(),
                 memory_size=memory_size,
                 slice_instructions=SLICE_INSTRUCTIONS if virtual_time else 0,
                 command_line=command_line,

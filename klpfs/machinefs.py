@@ -19,6 +19,8 @@ from machine import disasm
 from machine.cpu import REGISTERS
 from machine.kernel.clock import VirtualClock
 from machine.kernel.kernel import Kernel
+from machine.kernel.livepatch.abi import Life
+from machine.kernel.livepatch.universe import KLP_PATCHED, KLP_UNPATCHED
 from machine.kernel.module import IGNORE_MODVERSIONS, IGNORE_VERMAGIC
 from machine.kernel.printk import Printk
 
@@ -151,6 +153,22 @@ def _allocations(kernel: Kernel) -> str:
     return "".join(lines)
 
 
+def _consistency(kernel: Kernel) -> str:
+    """A line for each installed patch: its model, and how many tasks are in which state."""
+    lines = ["patch model leave switch redirection detection unpatched patched\n"]
+    transition = kernel.livepatch.transition
+    for patch in kernel.livepatch.patches():
+        model = kernel.livepatch.consistency.of(patch)
+        words = [patch.mod.name.string(), *model[:5]]
+        if transition.patch is not None and transition.patch.address_ == patch.address_:
+            states = [int(task.struct.patch_state) for task in kernel.universes.tasks()]
+            words += [str(states.count(KLP_UNPATCHED)), str(states.count(KLP_PATCHED))]
+        else:
+            words += ["-", "-"]
+        lines.append(" ".join(words) + "\n")
+    return "".join(lines)
+
+
 def machinefs(kernel: Kernel) -> Directory:
     """The directory."""
     root = Directory(0o755)
@@ -200,5 +218,7 @@ def machinefs(kernel: Kernel) -> Directory:
             lambda node, _c, _f: _PhysicalMemory(node, kernel), 0o400, kernel.computer.memory.size
         ),
     )
+    if kernel.abi.life is not Life.NONE:
+        root.add("consistency", text_file(lambda: _consistency(kernel)))
     root.add("pid", text_file(lambda: f"{os.getpid()}\n"))
     return root

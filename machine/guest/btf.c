@@ -33,3 +33,4 @@
 #include <asm/ptrace.h>
 
 #include "livepatch.h"
+#include "refcount.h"

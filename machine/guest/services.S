@@ -108,6 +108,7 @@
 	EXPORTED_SERVICE_GPL ftrace_free_filter
 #ifdef CONFIG_LIVEPATCH
 	EXPORTED_SERVICE_GPL KLP_SERVICES
+	SERVICE klp_refcount_zero
 #endif
 	SERVICE ftrace_location
 

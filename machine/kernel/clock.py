@@ -56,14 +56,19 @@ class Clock:
     def slice_over(self) -> None:
         """A task gave the processor away and could run on at once."""
 
+    def begin(self) -> None:
+        """The machine boots, in this run of trio."""
+
 
 class VirtualClock(Clock):
-    """Time that stands still until `advance`."""
+    """Time that stands still until `advance`. What happens in it can be repeated: the ``seed`` decides in
+    which order tasks run that become ready together, and nothing else does."""
 
     virtual = True
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
+        self.seed = seed
         self.boot_time = 0  # a machine without a battery: every run the same
         self._now = 0
         self._order = itertools.count()
@@ -83,6 +88,16 @@ class VirtualClock(Clock):
             deadline = self._now + round(seconds * 1e9)
             heapq.heappush(self._timeouts, (deadline, next(self._order), scope))
         return scope
+
+    def begin(self) -> None:
+        # Trio runs a batch of ready tasks in an order of its own, at random, so that nobody relies on
+        # one. This is the switch that it has for the tests of Hypothesis: batches are put in order and
+        # shuffled by a generator that can be seeded. Every wait of a task ends in that queue.
+        from trio._core import _run
+
+        assert isinstance(_run._ALLOW_DETERMINISTIC_SCHEDULING, bool)
+        _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+        _run._r.seed(self.seed)
 
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass: what can run now does so before, and everything that falls due

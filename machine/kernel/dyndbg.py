@@ -75,6 +75,9 @@ class DynamicDebug:
 
         site = Site(file, int(line), module, function, format_, emit, current_pid)
         self._sites.append(site)
+        # As in the kernel: those of a file in the order of its lines.
+        files = list(dict.fromkeys(other.file for other in self._sites))
+        self._sites.sort(key=lambda other: (files.index(other.file), other.line))
         return site
 
     def control(self) -> str:

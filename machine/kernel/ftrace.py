@@ -67,6 +67,7 @@ class Ftrace:
         self._stack = stack
         self._sites: dict[int, Site] = {}
         self._order: list[int] | None = None
+        self._claimed: dict[int, int] = {}
         self._ops: list[int] = []  # registered, newest first, as on ftrace_ops_list
         self._lock = trio.Lock()
         self.enabled = 1
@@ -98,7 +99,26 @@ class Ftrace:
         """``ftrace_release_mod``: forget the sites of a module that goes."""
         for ip in [ip for ip in self._sites if start <= ip < end]:
             del self._sites[ip]
+        self._claimed = {a: ip for a, ip in self._claimed.items() if not start <= ip < end}
         self._order = None
+
+    def claim(self, address: int) -> bool:
+        """Somebody else is to write over the beginning of the function at ``address``: its site is none
+        until `give_back`. False while it is traced; True also for a function without a site."""
+        ip = self.location(address)
+        if ip and self._sites[ip].ops:
+            return False
+        if ip:
+            del self._sites[ip]
+            self._order = None
+            self._claimed[address] = ip
+        return True
+
+    def give_back(self, address: int) -> None:
+        """The beginning of a function is as `claim` found it."""
+        ip = self._claimed.pop(address, 0)
+        if ip:
+            self.add_sites([ip])
 
     def sites(self) -> Iterator[Site]:
         """All sites by address (``available_filter_functions``)."""

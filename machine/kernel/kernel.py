@@ -15,6 +15,7 @@ from machine.image import Image
 from machine.kernel.clock import Clock
 from machine.kernel.dyndbg import DynamicDebug
 from machine.kernel.early import set_up_cpu, set_up_system
+from machine.kernel.freezer import Freezer
 from machine.kernel.ftrace import Ftrace
 from machine.kernel.kallsyms import Kallsyms, SystemInfo
 from machine.kernel.kmem_cache import KmemCaches
@@ -23,12 +24,17 @@ from machine.kernel.kthread import Kthreads
 from machine.kernel.livepatch.abi import ABIS, Life
 from machine.kernel.livepatch.at_once import AtOnce
 from machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
+from machine.kernel.livepatch.consistency import DEFAULT, PRESETS, Consistency
 from machine.kernel.livepatch.core import Livepatch
 from machine.kernel.livepatch.first import FirstLivepatch
+from machine.kernel.livepatch.leaving import Leaving
 from machine.kernel.livepatch.patch import Redirection
+from machine.kernel.livepatch.refcount import Counter
 from machine.kernel.livepatch.registered import RegisteredLivepatch
 from machine.kernel.livepatch.struct_relocs import StructRelocations
+from machine.kernel.livepatch.switching import Switches
 from machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
+from machine.kernel.livepatch.universe import Universes
 from machine.kernel.locking import Locking
 from machine.kernel.module import Modules
 from machine.kernel.params import Params
@@ -94,7 +100,8 @@ class Kernel:
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
-        self.kthreads = Kthreads(computer, self.sched, self.locking)
+        self.freezer = Freezer(computer, self.sched, self.stack)
+        self.kthreads = Kthreads(computer, self.sched, self.locking, self.freezer)
         self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         self.rcu = Rcu(computer, self.sched, self.slab, self.workqueues.queue)
         self.params = Params(computer, self.sched, self.slab, self.printk, self.dyndbg)
@@ -110,7 +117,7 @@ class Kernel:
         if self.abi.life is not Life.NONE:
             root = kernel_kobj.add(Kobject("livepatch"))
             self.livepatch = self.modules.livepatch = self._make_livepatch(root)
-            providers += [self.livepatch, self.livepatch.states]
+            providers += [self.livepatch, self.livepatch.states, self.counter]
         for provider in providers:
             self.services.offer(provider)
         self.exports = {
@@ -125,22 +132,41 @@ class Kernel:
         computer, abi = self.computer, self.abi
         computer.space.absent = abi.absent
         callbacks = (Callbacks if abi.callbacks else NoCallbacks)(self.sched)
-        redirection = Redirection(computer, self.slab, self.ftrace, self.printk, abi)
+        redirection = Redirection(computer, self.slab, self.ftrace, self.text, self.printk, abi)
+        self.universes = Universes(computer, self.sched)
+        self.counter = Counter(computer, self.sched, self.slab, self.ftrace, self.stack)
+        self.switches = Switches(
+            self.universes,
+            self.printk,
+            Leaving(self.universes, redirection, self.stack, self.freezer, self.dyndbg),
+            redirection,
+            self.freezer,
+            self.counter,
+            self.sched.synchronize_rcu,
+        )
+        at_once = abi.life is Life.REGISTERED_AT_ONCE
+        default = PRESETS["3.20"] if at_once else DEFAULT
+        consistency = Consistency(self.printk, self.switches.unavailable, self._modinfo, default)
         transition = (
             AtOnce(self.sched, redirection)
-            if abi.life is Life.REGISTERED_AT_ONCE
+            if at_once
             else Transition(
                 computer,
                 self.sched,
-                self.stack,
+                self.universes,
                 redirection,
                 callbacks,
                 self.printk,
                 self.dyndbg,
+                lambda patch: self.switches.of(consistency.of(patch)),
                 self._retry_transition,
                 abi,
             )
         )
+        if not at_once:
+            self.kobjects.at(("module", "livepatch")).add(consistency.parameters())
+        if abi.life is Life.REGISTERED:
+            self.universes.is_immediate = lambda func: bool(func.immediate)
         cores: dict[Life, Callable[..., Livepatch]] = {
             Life.ENABLED: Livepatch,
             Life.REGISTERED: RegisteredLivepatch,
@@ -159,6 +185,7 @@ class Kernel:
             redirection,
             transition,
             callbacks,
+            consistency,
             self.modules,
             root,
             lambda: self.locking.mutex(klp_mutex),
@@ -169,8 +196,13 @@ class Kernel:
     def _retry_transition(self) -> None:
         self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)
 
+    def _modinfo(self, module: int, tag: str) -> str | None:
+        found = self.modules.at(module)
+        return found.modinfo(tag) if found is not None else None
+
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
+        self.clock.begin()
         self.sched.start(nursery)
         self.timers.start()
         self.workqueues.start()

@@ -7,6 +7,7 @@ import errno
 from collections import deque
 
 from machine.computer import Computer
+from machine.kernel.freezer import Freezer
 from machine.kernel.locking import Locking
 from machine.kernel.sched import Scheduler, Task, TaskExit, TaskState
 from machine.kernel.service import S32, S64, Ptr, service
@@ -35,10 +36,13 @@ class _Kthread:
 class Kthreads:
     """All kernel threads that run functions of the guest."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, locking: Locking) -> None:
+    def __init__(
+        self, computer: Computer, sched: Scheduler, locking: Locking, freezer: Freezer
+    ) -> None:
         self._computer = computer
         self._sched = sched
         self._locking = locking
+        self._freezer = freezer
         self._kthreads: dict[int, _Kthread] = {}
         self._ended: deque[int] = deque()
 
@@ -62,6 +66,7 @@ class Kthreads:
             raise OSError(errno.ENOMEM, "no memory for a task") from None
         # Whoever stops it may do so after its end: until then its task_struct has to stay.
         task.struct.usage.refs.counter += 1
+        task.function = function
         self._kthreads[task.address] = kthread
         return task.address
 
@@ -107,7 +112,8 @@ class Kthreads:
         return kthread.result
 
     @service("kthread_should_stop")
-    def kthread_should_stop(self) -> bool:
+    async def kthread_should_stop(self) -> bool:
+        await self._freezer.safe_point(self._sched.current)
         kthread = self._current()
         return kthread is not None and kthread.should_stop
 
@@ -124,7 +130,8 @@ class Kthreads:
     # -- parking ----------------------------------------------------------------------------------
 
     @service("kthread_should_park")
-    def kthread_should_park(self) -> bool:
+    async def kthread_should_park(self) -> bool:
+        await self._freezer.safe_point(self._sched.current)
         kthread = self._current()
         return kthread is not None and kthread.should_park
 

@@ -74,6 +74,12 @@ class Task:
         self.context: Context = sched.cpu.fresh()
         self.depth = 0
         """How many guest calls of Python's are on the stack."""
+        self.function = 0
+        """The guest function that a kernel thread runs; 0 if its main loop is Python's."""
+        self.entered = False
+        """It has run guest code."""
+        self.held = False
+        """It is stopped at the door of the kernel, or at a safe point."""
         self.preempted = False
         """It was stopped in the middle of guest code, where its stack cannot be trusted."""
         self.service = ""
@@ -160,6 +166,9 @@ class Task:
         waits.
         """
         sched, cpu = self._sched, self._sched.cpu
+        if sched.gate is not None and not self.depth:
+            await sched.gate(self)
+        self.entered = True
         await sched.acquire(self)
         outer = cpu.save()
         if self.depth:
@@ -216,6 +225,8 @@ class Task:
         self.service = sched.service_name(address)
         try:
             result = await start
+            if sched.gate is not None:
+                await sched.gate(self)
         finally:
             self.service = ""
         await sched.acquire(self)
@@ -259,6 +270,11 @@ class Scheduler:
         process of the host is not in the guest, and None."""
         self.on_leave_kernel: list[Callable[[Task], None]] = []
         """Called with a user task that returns to user space (``exit_to_user_mode``)."""
+        self.on_release: list[Callable[[Task], None]] = []
+        """Called with a task that has ended, before it goes."""
+        self.gate: Callable[[Task], Awaitable[None]] | None = None
+        """Holds a task that is about to run guest code and is out of the kernel yet, while
+        `machine.kernel.freezer` wants that."""
         self._stacks: list[int] = []
         self._next_kthread = KTHREAD_PID_BASE
         self._pinned: Task | None = None
@@ -448,6 +464,8 @@ class Scheduler:
 
     def release_task(self, task: Task) -> None:
         """The task has ended: off the list, its memory given back."""
+        for hook in self.on_release:
+            hook(task)
         task.struct.flags |= PF_EXITING
         task.state = TaskState.DEAD
         del self._tasks[task.address]

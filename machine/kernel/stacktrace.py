@@ -9,7 +9,8 @@ How the stack is walked depends on how the kernel was compiled: along frame poin
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from machine.computer import Computer
@@ -48,6 +49,10 @@ class StackTrace:
     def __init__(self, computer: Computer, sched: Scheduler) -> None:
         self._computer = computer
         self._space = computer.space
+        self._memory = computer.memory
+        self.hooked: Callable[[int], int] | None = None
+        """Where a return address really is of a place on the stack that holds something else, or 0
+        (``ftrace_graph_ret_addr``); set while calls are being counted."""
         self._copies: list[_Copy] = []
         self._orc = _Orc(self, computer, sched) if computer.image.unwinder == "orc" else None
         self._unwinder: _Unwinder = self._orc or _FramePointers(computer)
@@ -99,6 +104,16 @@ class StackTrace:
             raise OSError(errno.EINVAL, "the chain of frames is broken")
         return [frame.ip for frame in trace.frames]
 
+    def possible(self, task: Task) -> list[int]:
+        """Whatever may be an address on the stack of a task: RIP and every word in use. All of the
+        addresses are among them, wherever the task was stopped."""
+        if not task.depth:
+            return []
+        registers = task.registers()
+        rsp = max(registers["rsp"], task.stack) & -8
+        used = self._memory.read(rsp, task.stack + THREAD_SIZE - rsp)
+        return [registers["rip"], *struct.unpack(f"<{len(used) // 8}Q", used)]
+
     def walk(self, task: Task) -> Iterator[int]:
         """The addresses on the stack of a task, innermost first, as far as can be told."""
         return (frame.ip for frame in self._trace(task).frames)
@@ -108,7 +123,17 @@ class StackTrace:
         return {frame.place for frame in self._trace(task).frames if frame.place is not None}
 
     def _trace(self, task: Task) -> Trace:
-        return self._unwinder.trace(task) if task.depth else Trace([], True)
+        if not task.depth:
+            return Trace([], True)
+        trace = self._unwinder.trace(task)
+        if self.hooked is None:
+            return trace
+        return Trace([self._unhooked(frame, self.hooked) for frame in trace.frames], trace.reliable)
+
+    @staticmethod
+    def _unhooked(frame: Frame, hooked: Callable[[int], int]) -> Frame:
+        real = hooked(frame.place) if frame.place is not None else 0
+        return frame._replace(ip=real) if real else frame
 
     def words(self, task: Task) -> Iterator[tuple[int, int]]:
         """Address and content of each word in use on the stack of the running task."""

@@ -14,6 +14,7 @@ from machine.kernel import printk as log
 from machine.kernel.kobject import KobjAttribute, Kobject, kstrtobool
 from machine.kernel.livepatch.abi import Abi
 from machine.kernel.livepatch.callbacks import Callbacks
+from machine.kernel.livepatch.consistency import Consistency
 from machine.kernel.livepatch.patch import (
     Redirection,
     klp_for_each_func,
@@ -63,6 +64,7 @@ class Livepatch:
         redirection: Redirection,
         transition: Transition,
         callbacks: Callbacks,
+        consistency: Consistency,
         modules: Modules,
         root: Kobject,
         mutex: Callable[[], AbstractAsyncContextManager[None]],
@@ -77,6 +79,7 @@ class Livepatch:
         self.redirection = redirection
         self.transition = transition
         self._callbacks = callbacks
+        self.consistency = consistency
         self._modules = modules
         self._root = root
         self._mutex = mutex
@@ -139,6 +142,7 @@ class Livepatch:
                     "livepatches.",
                 )
                 raise OSError(errno.EINVAL, "incompatible states")
+            self.consistency.choose(patch, name)
             if not self._modules.try_get(int(patch.mod)):
                 raise OSError(errno.ENODEV, "module is going")
             try:
@@ -296,7 +300,7 @@ class Livepatch:
         try:
             for obj in klp_for_each_object(self._space, patch):
                 if obj.mod or not obj.name:
-                    await self._patch_object(obj)
+                    await self._patch_object(patch, obj)
         except OSError:
             self._say(log.WARNING, f"failed to enable patch '{name}'")
             await transition.cancel()
@@ -305,13 +309,16 @@ class Livepatch:
         patch.enabled = True
         await self._try_complete()
 
-    async def _patch_object(self, obj: Struct) -> None:
+    def _way(self, patch: Struct) -> str:
+        return self.consistency.of(patch).redirection
+
+    async def _patch_object(self, patch: Struct, obj: Struct) -> None:
         result = await self._callbacks.pre_patch(obj)
         if result:
             self._say(log.WARNING, f"pre-patch callback failed for object '{object_name(obj)}'")
             raise OSError(-result, "pre-patch callback")
         try:
-            await self.redirection.patch_object(obj)
+            await self.redirection.patch_object(obj, self._way(patch))
         except OSError:
             self._say(log.WARNING, f"failed to patch object '{object_name(obj)}'")
             raise
@@ -496,6 +503,7 @@ class Livepatch:
                     self._slab.free(obj.address_)
 
     def _free_start(self, patch: Struct) -> None:
+        self.consistency.forget(patch)
         if not self._space.list_empty(patch.member_address_("list")):
             self._space.list_del(patch.member_address_("list"))
         self._free_objects(patch)
@@ -572,7 +580,7 @@ class Livepatch:
             self._say(log.WARNING, f"pre-patch callback failed for object '{module}'")
             raise OSError(-result if result < 0 else errno.EINVAL, "pre-patch callback")
         try:
-            await self.redirection.patch_object(obj)
+            await self.redirection.patch_object(obj, self._way(patch))
         except OSError as error:
             self._say(
                 log.WARNING,
@@ -581,7 +589,9 @@ class Livepatch:
             )
             await self._callbacks.post_unpatch(obj)
             raise
-        if not self._is_in_transition(patch):
+        if self._is_in_transition(patch):
+            self.transition.module_joined()
+        else:
             await self._callbacks.post_patch(obj)
 
     async def module_going(self, module: Struct) -> None:

@@ -9,7 +9,6 @@ can be disabled.
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from machine.kernel import printk as log
 from machine.kernel.livepatch.core import Livepatch
@@ -24,10 +23,6 @@ _FILE = "kernel/livepatch/core.c"
 
 class RegisteredLivepatch(Livepatch):
     """All registered patches of one kernel, enabled or not."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.transition.is_immediate = lambda func: bool(func.immediate)
 
     def _registered(self, address: int) -> Struct:
         """``klp_is_patch_registered``. Raises OSError(EINVAL) if it is not."""
@@ -76,7 +71,8 @@ class RegisteredLivepatch(Livepatch):
             raise OSError(errno.EINVAL, "not a livepatch module")
 
     def _hold_registered(self, patch: Struct) -> None:
-        """The reference that a registered patch has on its module: none, an enabled one has."""
+        """Its model is chosen. It has no reference on its module, an enabled one has."""
+        self.consistency.choose(patch, patch.mod.name.string())
 
     def _put_registered(self, patch: Struct) -> None:
         """It could not be registered after all."""
@@ -144,7 +140,7 @@ class RegisteredLivepatch(Livepatch):
         try:
             for obj in klp_for_each_object(self._space, patch):
                 if obj.mod or not obj.name:
-                    await self.redirection.patch_object(obj)
+                    await self.redirection.patch_object(obj, self._way(patch))
         except OSError:
             self._failed(name)
             await self.transition.cancel()
@@ -152,7 +148,11 @@ class RegisteredLivepatch(Livepatch):
             raise
         self.transition.start()
         patch.enabled = True
-        await self._try_complete()
+        try:
+            await self._try_complete()
+        except OSError:  # it gave up
+            self._put_enabled(patch)
+            raise
 
     async def _disable_registered(self, patch: Struct) -> None:
         """``__klp_disable_patch``. Raises OSError(EBUSY): a patch on top of it is enabled."""
