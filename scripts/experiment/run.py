@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine on which a patch goes on and off under tasks that call its functions, in virtual time."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+from table import KINDS, LOADS, Row
+
+from machine.image import embedded
+from machine.kernel.clock import VirtualClock
+from machine.kernel.kernel import Kernel
+from machine.kernel.livepatch.consistency import Model
+from machine.kernel.sched import Task, TaskState
+from modules import kbuild
+
+HERE = Path(__file__).resolve().parent
+GRACE_SECONDS = 0.008
+"""Between two functions, or tasks, that change one after the other. A grace period takes time on a real
+machine: here two ticks, where nothing would have to be waited for."""
+LIMIT_SECONDS = {"short": 120.0, "long": 60.0, "never": 22.0}
+"""By load: a transition that takes longer has stalled."""
+DWELL_SECONDS = {"short": 0.2, "long": 4.0, "never": 0.2}
+"""Between the end of a transition and the next one."""
+ATTEMPTS = {"short": 6, "long": 4, "never": 0.4}
+"""How often, for each round wanted, a model that gives up may be asked again."""
+STEP = 0.05
+SLICE_INSTRUCTIONS = 20_000
+STEPPED = 3
+
+
+@functools.cache
+def built() -> tuple[bytes, bytes]:
+    """The module and its patch."""
+    with tempfile.TemporaryDirectory() as directory:
+        sources = [HERE / "units.c", HERE / "units_patch.c"]
+        module, patch = kbuild.build(sources, Path(directory))
+        return module.read_bytes(), patch.read_bytes()
+
+
+Step = Callable[[], Awaitable[int]]
+"""Something that the driver does; its errno."""
+
+
+class Change(NamedTuple):
+    """At ``time`` (seconds), who ran which version: by task name, whether it is the new one; a list of
+    the new functions where these change one by one."""
+
+    time: float
+    tasks: dict[str, bool]
+    functions: tuple[str, ...]
+
+
+class Subject:
+    """The machine, with what the driver of the experiment does to it."""
+
+    def __init__(self, kernel: Kernel, clock: VirtualClock, nursery: trio.Nursery) -> None:
+        self.kernel, self.clock, self.nursery = kernel, clock, nursery
+        self._pid = 100
+        self.last_change = 0
+        """When a task or a function changed sides last, in nanoseconds."""
+        kernel.universes.on_change.append(self._changed)
+        self._by_name = {name: i for i, name in enumerate(("units", "units_patch"))}
+
+    def _changed(self) -> None:
+        self.last_change = self.clock.now()
+
+    async def as_process(self, step: Callable[[], Awaitable[None]]) -> int:
+        """Run ``step`` as a process of its own; its errno."""
+        self._pid += 1
+        try:
+            async with self.kernel.sched.user_task(self._pid, "driver"):
+                await step()
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    async def insmod(self, name: str, arguments: str = "") -> int:
+        module = built()[self._by_name[name]]
+        return await self.as_process(lambda: self.kernel.modules.init_module(module, arguments))
+
+    async def rmmod(self, name: str) -> int:
+        return await self.as_process(lambda: self.kernel.modules.delete_module(name))
+
+    async def write_enabled(self, value: int) -> int:
+        directory = self.kernel.kobjects.at(("kernel", "livepatch", "units_patch"))
+        [attribute] = [file for file in directory.attributes if file.name == "enabled"]
+        assert attribute.store is not None
+        store, data = attribute.store, str(value).encode()
+        return await self.as_process(lambda: store(data))
+
+    def start(self, step: Step) -> list[int]:
+        """Do a step in the background; the list gets its errno when it has ended."""
+        done: list[int] = []
+
+        async def run() -> None:
+            done.append(await step())
+
+        self.nursery.start_soon(run)
+        return done
+
+    async def complete(self, step: Step, limit: float) -> int:
+        """Do a step with time passing, then wait for the end of the transition: 0, the errno of the step,
+        or ETIMEDOUT."""
+        done, end = self.start(step), self.clock.now() + limit * 1e9
+        while not done or self.kernel.universes.patch is not None:
+            if done and done[0]:
+                return done[0]
+            if self.clock.now() > end:
+                return errno.ETIMEDOUT
+            await self.clock.advance(STEP)
+        return done[0]
+
+    def variable(self, name: str) -> int:
+        address = self.kernel.symbols.lookup(name, "units")
+        assert address is not None, name
+        return self.kernel.computer.space.read_u64(address)
+
+    def set(self, name: str, value: int, size: int) -> None:
+        address = self.kernel.symbols.lookup(name, "units")
+        assert address is not None, name
+        self.kernel.computer.memory.write(address, value.to_bytes(size, "little"))
+
+    def forward(self, on: bool) -> None:
+        """The patch is about to go on, or off."""
+        self.set("first_new", 0, 8)
+        self.set("forward", on, 1)
+
+    def workers(self) -> list[Task]:
+        """The tasks of the module, in the order of their numbers."""
+        return [task for task in self.kernel.sched if task.comm.startswith("units/")]
+
+    def side(self) -> Change:
+        """Who runs which version now."""
+        universes = self.kernel.universes
+        patch = universes.patch
+        states = {t.comm: bool(t.struct.patch_state == 1) for t in self.workers()}
+        if patch is None:
+            on = any(patch.enabled for patch in self.kernel.livepatch.patches())
+            return Change(self.clock.now() / 1e9, dict.fromkeys(states, on), ())
+        new = tuple(f.old_name.string() for f in universes.functions() if not f.transition)
+        return Change(self.clock.now() / 1e9, states, new)
+
+
+@asynccontextmanager
+async def machine(model: Model, seed: int) -> AsyncIterator[Subject]:
+    """A kernel whose default model is ``model``, switched off at the end."""
+    clock = VirtualClock(seed)
+    kernel = Kernel(
+        embedded.load(), clock, memory_size=64 << 20, slice_instructions=SLICE_INSTRUCTIONS
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            await kernel.boot(nursery)
+            kernel.livepatch.consistency.default = model
+            yield Subject(kernel, clock, nursery)
+            nursery.cancel_scope.cancel()
+    finally:
+        kernel.close()
+
+
+async def grace_period(kernel: Kernel) -> None:
+    """A checkpoint that takes guest time."""
+    task = kernel.sched.current
+    task.state = TaskState.UNINTERRUPTIBLE
+    await task.wait(GRACE_SECONDS)
+
+
+async def measure(
+    model: Model, kind: str, load: str, *, seed: int, rounds: int, tasks: int = 4
+) -> tuple[Row, list[Change]]:
+    """Put the patch on and take it off, ``rounds`` times; what came of it, and who was on which side when
+    during the first of them."""
+    row, changes = Row(model.name, kind, load), []
+    async with machine(model, seed) as subject:
+        kernel = subject.kernel
+        kernel.switches.pause = functools.partial(grace_period, kernel)
+        options = f"kind={KINDS.index(kind)} load={LOADS.index(load)} tasks={tasks} seed={seed * 7919 + 1}"
+        await subject.insmod("units", options)
+        await subject.clock.advance(0.5)
+
+        def show() -> None:
+            changes.append(subject.side())
+
+        kernel.universes.on_change.append(show)
+        attempts = round(rounds * ATTEMPTS[load])
+        while row.finished < 2 * rounds and row.gave_up <= attempts and not row.stalled:
+            await _one_round(subject, row)
+            if row.finished and show in kernel.universes.on_change:
+                kernel.universes.on_change.remove(show)  # a picture of on and off once will do
+        row.calls, row.torn, row.stale = map(subject.variable, ("calls", "torn", "stale"))
+        row.stop, row.stops = kernel.freezer.longest / 1e6, kernel.switches.stops.count
+        row.host_us = kernel.switches.stops.longest / 1e3
+    return row, changes
+
+
+async def _one_round(subject: Subject, row: Row) -> None:
+    """On and off again."""
+    dwell = DWELL_SECONDS[row.load]
+    subject.forward(True)
+    if not await _timed(subject, row, lambda: subject.insmod("units_patch")):
+        await subject.clock.advance(dwell)
+        subject.forward(False)
+        while (
+            result := await _timed(subject, row, lambda: subject.write_enabled(0))
+        ) == errno.EBUSY:
+            await subject.clock.advance(dwell)
+        if not result:
+            await subject.rmmod("units_patch")
+    await subject.clock.advance(dwell)
+
+
+async def _timed(subject: Subject, row: Row, step: Step) -> int:
+    began = subject.clock.now()
+    result = await subject.complete(step, LIMIT_SECONDS[row.load])
+    if result == 0:
+        row.finished += 1
+        row.seconds = max(row.seconds or 0.0, (subject.last_change - began) / 1e9)
+    elif result == errno.EBUSY:
+        row.gave_up += 1
+    else:
+        row.stalled += 1
+    return result
