@@ -38,6 +38,7 @@ def patch_source(
     callbacks: str = "",
     init: str = "return klp_enable_patch(&patch);",
     info: str = "Y",
+    consistency: str = "",
 ) -> str:
     """The source of a patch for these objects (None is vmlinux). ``states``: id and version of each.
     ``callbacks``: those of the first object; ``head`` has what they and the bodies need."""
@@ -79,6 +80,7 @@ module_init(patch_init);
 module_exit(patch_exit);
 MODULE_LICENSE("GPL");
 MODULE_INFO(livepatch, "{info}");
+{f'MODULE_INFO(klp_consistency, "{consistency}");' if consistency else ""}
 """
 
 
@@ -289,9 +291,11 @@ class Guest:
 
 
 @asynccontextmanager
-async def booted(**options: Any) -> AsyncIterator[Guest]:
+async def booted(
+    *, clock: VirtualClock | None = None, **options: Any
+) -> AsyncIterator[Guest]:
     """A kernel with `Guest`, switched off at the end."""
-    kernel = Kernel(embedded.load(), VirtualClock(), **options)
+    kernel = Kernel(embedded.load(), clock or VirtualClock(), **options)
     async with trio.open_nursery() as nursery:
         await kernel.boot(nursery)
         guest = Guest(kernel)

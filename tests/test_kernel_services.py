@@ -18,12 +18,14 @@ from machine.computer import Computer
 from machine.cpu import Stop
 from machine.image import embedded
 from machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
+from machine.kernel.freezer import Freezer
 from machine.kernel.kthread import Kthreads
 from machine.kernel.locking import Locking
 from machine.kernel.printk import Printk
 from machine.kernel.sched import Scheduler, Task, TaskExit, TaskState
 from machine.kernel.service import Services
 from machine.kernel.slab import Slab
+from machine.kernel.stacktrace import StackTrace
 from machine.kernel.timer import Timers
 from machine.kernel.workqueue import Workqueues
 
@@ -46,7 +48,8 @@ class Machine:
         self.printk = Printk(computer, clock, self.sched)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
-        self.kthreads = Kthreads(computer, self.sched, self.locking)
+        freezer = Freezer(computer, self.sched, StackTrace(computer))
+        self.kthreads = Kthreads(computer, self.sched, self.locking, freezer)
         self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         for provider in (
             self.slab, self.printk, self.locking, self.timers, self.kthreads, self.workqueues
