@@ -37,6 +37,9 @@ _U64 = (1 << 64) - 1
 _MSR_EFER, _EFER = 0xC0000080, 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11  # SCE LME LMA NXE
 _MSR_GS_BASE = 0xC0000101
 _CR0 = 1 << 31 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 1 | 1 << 0  # PG WP NE ET MP PE
+_TRANSLATED_CODE = 64 << 20
+"""Bytes of the host's code that unicorn keeps before it starts anew. What it made of a module stays
+after that is gone: without a limit, 8 KiB of each, up to 1 GiB."""
 _CR4 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 10  # PAE PGE OSFXSR OSXMMEXCPT
 
 VECTORS = {0: "divide error", 1: "debug", 3: "int3", 4: "overflow", 5: "bounds", 6: "invalid opcode",
@@ -136,6 +139,7 @@ class Cpu:
     ) -> None:
         self._memory = memory
         self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        uc.ctl_set_tcg_buffer_size(_TRANSLATED_CODE)
         self._ram = (ctypes.c_char * memory.size).from_buffer(memory.ram)
         uc.mem_map_ptr(0, memory.size, unicorn.UC_PROT_ALL, ctypes.addressof(self._ram))
         uc.reg_write(x86.UC_X86_REG_CR3, memory.cr3)
