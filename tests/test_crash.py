@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import daemon_of, eventually, gone, is_blocked, opened, process
 
 from klpfs import control, daemon
 from klpfs.pytest_plugin import Machine
@@ -82,27 +81,6 @@ MODULE_INFO(livepatch, "Y");
 """
 
 
-@contextlib.contextmanager
-def process(*command: str, **options: object) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    ) as started:  # type: ignore[call-overload]
-        try:
-            yield started
-        finally:
-            started.kill()
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        with contextlib.suppress(OSError):  # of a mount that is gone
-            os.close(descriptor)
-
-
 def klpfs(machine: Machine, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "klpfs", "-m", str(machine.mountpoint), *arguments)
 
@@ -113,37 +91,6 @@ def shell(machine: Machine, script: str) -> tuple[str, ...]:
 
 def says(machine: Machine, line: str) -> None:
     machine.wait_until(lambda: line in machine.dmesg(), f"the line {line!r}")
-
-
-def is_blocked(blocked: subprocess.Popen[str]) -> bool:
-    """Whether a process waits for an answer of the mount."""
-    state = Path(f"/proc/{blocked.pid}/wchan").read_text()
-    return state == "request_wait_answer"
-
-
-def daemon_of(mountpoint: Path) -> int:
-    mount = daemon.mount_at(str(mountpoint))
-    assert mount is not None
-    found = daemon.daemon_of(mount)
-    assert found is not None
-    return found
-
-
-def gone(process_id: int) -> bool:
-    try:
-        stat = Path(f"/proc/{process_id}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat.rpartition(")")[2].split()[0] == "Z"
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 class TestAProcessIsKilled:

@@ -33,6 +33,7 @@ from file_operations import (
     call,
     tried,
 )
+from processes import become, in_a_child
 from removal_scenarios import SCENARIOS
 
 from klpfs import control
@@ -151,9 +152,7 @@ class Worker:
             try:
                 self._here.close()
                 if uid:
-                    os.setgroups([])
-                    os.setgid(uid)
-                    os.setuid(uid)
+                    become(uid)
                 serve(there)
             finally:
                 os._exit(0)
@@ -337,25 +336,3 @@ def test_an_object_that_goes_away(
     for what, difference in REMOVALS.get(name, {}).items():
         assert (ours.pop(what), theirs.pop(what)) == difference
     assert ours == theirs
-
-
-def in_a_child(function: Callable[[], Any]) -> Any:
-    """The result, or the error, of a function that leaves traces in the process that runs it."""
-    here, there = Pipe()
-    process = os.fork()
-    if process == 0:
-        try:
-            there.send((function(), None))
-        except BaseException as error:
-            there.send((None, error))
-        finally:
-            os._exit(0)
-    try:
-        assert here.poll(20), "no answer"
-        result, error = here.recv()
-    finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-    if error is not None:
-        raise error
-    return result
