@@ -140,7 +140,7 @@ _SLOT = struct.Struct("d16s")  # since when, and at what
 
 
 class Memory(NamedTuple):
-    """The daemon's: seconds since the start, resident KiB without the guest's RAM, open descriptors."""
+    """The daemon's: seconds since the start, resident KiB (`measure`), open descriptors."""
 
     at: float
     kib: int
@@ -324,20 +324,23 @@ def run_worker(work: Work, job: Callable[[Work], None], result: int) -> None:
 
 
 def measure(process: int, start: float) -> Memory:
-    """RAM of the guest is one mapping of its own in the daemon, and does not count."""
+    """Of the process, without what has a limit of its own (`BOUNDED`)."""
     kib, counts = 0, False
     with open(f"/proc/{process}/smaps") as lines:
         for line in lines:
             field = line.split()
             if not field[0].endswith(":"):
                 low, high = (int(end, 16) for end in field[0].split("-"))
-                counts = high - low < GUEST_RAM
+                counts = high - low < BOUNDED
             elif field[0] == "Rss:" and counts:
                 kib += int(field[1])
     return Memory(time.monotonic() - start, kib, len(os.listdir(f"/proc/{process}/fd")))
 
 
-GUEST_RAM = 128 << 20
+BOUNDED = 60 << 20
+"""Mappings as large as this are the guest's RAM, and the code that unicorn has translated."""
+GROWTH_KIB = 16 << 10
+"""What the daemon may grow by once it is warm: the guest's log fills, and memory fragments."""
 
 
 class Report(NamedTuple):
@@ -367,7 +370,8 @@ class Report(NamedTuple):
     def good(self) -> bool:
         return not (
             self.unexpected or self.stuck or self.lockups or self.daemon_log
-            or self.growth_descriptors > 0 or self.allocations[1] > self.allocations[0]
+            or self.growth_descriptors > 0 or self.growth_kib > GROWTH_KIB
+            or self.allocations[1] > self.allocations[0]
         )  # fmt: skip
 
     def text(self) -> str:

@@ -12,6 +12,7 @@ import os
 import signal
 import stat
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -222,7 +223,15 @@ def theirs_of(kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def mount(open_directory: Path, ko: Callable[..., Path]) -> Iterator[Path]:
+def alone() -> Iterator[None]:
+    """Of runs of these tests at the same time, one uses the host's files."""
+    with open(Path(tempfile.gettempdir(), "klpfs-sysfs-conformance.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def mount(alone: None, open_directory: Path, ko: Callable[..., Path]) -> Iterator[Path]:
     machine = Machine(open_directory, "--virtual-time", "--allow-other")
     try:
         machine.insmod(ko("conform_base"))
