@@ -395,40 +395,6 @@ class TestWriting:
                 assert errno_of(functools.partial(os.fsync, descriptor)) == result
 
 
-@AS_ROOT
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        lambda root, directory, file: os.mkdir(root / "new"),
-        lambda root, directory, file: os.open(root / "new", os.O_CREAT | os.O_WRONLY),
-        lambda root, directory, file: os.open(file, os.O_CREAT | os.O_EXCL),
-        lambda root, directory, file: os.close(os.open(file, os.O_CREAT | os.O_RDONLY)),
-        lambda root, directory, file: os.mknod(root / "new"),
-        lambda root, directory, file: os.symlink("x", root / "new"),
-        lambda root, directory, file: os.link(file, root / "new"),
-        lambda root, directory, file: os.rename(file, root / "new"),
-        lambda root, directory, file: os.rename(directory, root / "new"),
-        lambda root, directory, file: os.unlink(file),
-        lambda root, directory, file: os.unlink(root / "nothing"),
-        lambda root, directory, file: os.rmdir(directory),
-        lambda root, directory, file: os.rmdir(file),
-        lambda root, directory, file: os.truncate(file, 10),
-        lambda root, directory, file: os.setxattr(file, "user.a", b"1"),
-        lambda root, directory, file: os.listxattr(file),
-        lambda root, directory, file: os.open(file, os.O_WRONLY),
-        lambda root, directory, file: os.open(file, os.O_DIRECTORY),
-        lambda root, directory, file: os.pread(os.open(file, os.O_RDONLY), 10, 5000),
-    ],
-)
-def test_as_sysfs_on_this_machine(mnt: Path, attempt: Callable[..., object]) -> None:
-    real = Path("/sys/kernel")
-    directory, file = real / "debug", real / "fscaps"
-    if not (directory.is_dir() and file.is_file()):
-        pytest.skip("no such files in this /sys")
-    expected = errno_of(lambda: attempt(real, directory, file))
-    assert errno_of(lambda: attempt(mnt, mnt / "object", mnt / "count")) == expected
-
-
 class TestRemoval:
     def test_names_are_gone_at_once(self, mnt: Path) -> None:
         for _ in range(20):
