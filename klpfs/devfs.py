@@ -22,6 +22,7 @@ from machine.kernel.printk import Printk
 
 _LINE_MAX = 1024 - 32  # LOG_LINE_MAX
 _FACILITY_USER = 1
+_MAX_TOLD = 1000
 
 SEEK_TO_DATA = 1 << 61
 SEEK_TO_END = 1 << 62
@@ -30,17 +31,21 @@ SEEK_TO_END = 1 << 62
 
 
 class _Kmsg(Stream):
-    """The file: its size, as it was last told, is an offset that somebody may seek to."""
+    """The file: its size, as it was told at any time, is an offset that somebody may seek to."""
 
     def __init__(self, printk: Printk) -> None:
         super().__init__(lambda _n, _c, flags: _KmsgHandle(self, printk, flags), 0o644, self._tell)
         self._printk = printk
-        self.told = (0, 0)
-        """A size, and the record that was the next to come."""
+        self.told: dict[int, int] = {}
+        """Sizes, oldest first, and the record that was the next to come."""
 
     def _tell(self) -> int:
-        self.told = len(self._printk.text()), self._printk.next_seq
-        return self.told[0]
+        size = len(self._printk.text())
+        self.told.pop(size, None)
+        self.told[size] = self._printk.next_seq
+        if len(self.told) > _MAX_TOLD:
+            del self.told[next(iter(self.told))]
+        return size
 
 
 class _KmsgHandle(Handle):
@@ -57,15 +62,12 @@ class _KmsgHandle(Handle):
 
     def _seek(self, offset: int) -> None:
         """``devkmsg_llseek``: to the first record, the first after a clear, or behind the last."""
-        size, end = self.node.told
         if offset == 0:
             self._seq = self._printk.first_seq
         elif offset == SEEK_TO_DATA:
             self._seq = max(self._printk.clear_seq, self._printk.first_seq)
-        elif offset == size:
-            self._seq = end
         else:
-            self._seq = self._printk.next_seq
+            self._seq = self.node.told.get(offset, self._printk.next_seq)
         self._offset = offset
 
     async def read(self, caller: Caller, offset: int, size: int) -> bytes:

@@ -14,10 +14,12 @@ def tracefs(kernel: Kernel) -> Directory:
     root = Directory(0o700)
     root.add(
         "available_filter_functions",
-        text_file(lambda: "".join(f"{ftrace.name(site)}\n" for site in ftrace.sites())),
+        text_file(lambda: "".join(f"{ftrace.name(site)}\n" for site in ftrace.sites()), 0o440),
     )
     root.add(
         "enabled_functions",
-        text_file(lambda: "".join(f"{ftrace.describe(s)}\n" for s in ftrace.enabled_sites())),
+        text_file(
+            lambda: "".join(f"{ftrace.describe(s)}\n" for s in ftrace.enabled_sites()), 0o440
+        ),
     )
     return root
