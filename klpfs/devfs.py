@@ -58,6 +58,7 @@ class _KmsgHandle(Handle):
         self._printk = printk
         self._seq = printk.first_seq
         self._blocks = not flags & os.O_NONBLOCK
+        self._appends = bool(flags & os.O_APPEND)
         self._offset = 0  # where the next read will be, without lseek(2)
 
     def _seek(self, offset: int) -> None:
@@ -98,6 +99,10 @@ class _KmsgHandle(Handle):
             number = int(prefix[1] or b"0")
             level, facility = number & 7, number >> 3 & 0xFF or _FACILITY_USER
             line = line[prefix.end() :]
+        # Writing moves the position, as a device would not have it; where it was is still to be told.
+        if offset != self._offset and not self._appends:
+            self._seek(offset)
+        self._offset = offset + len(data)
         self._printk.emit(facility, level, line.decode("utf-8", "surrogateescape"))
         return len(data)
 

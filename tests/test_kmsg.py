@@ -151,6 +151,8 @@ def test_seeking(kmsg: Path, at_end: int) -> None:
 def test_poll(kmsg: Path, at_end: int) -> None:
     poll = select.poll()
     poll.register(at_end, select.POLLIN)
+    # Of lseek(2) FUSE tells with the next read and not before.
+    assert errno_of(lambda: os.read(at_end, 8192)) == "EAGAIN"
     assert poll.poll(0) == []
     timer = threading.Timer(0.2, write, [kmsg, b"news\n"])
     timer.start()
