@@ -471,6 +471,35 @@ def test_a_transition_that_waits_is_reversed_by_sysfs(second: Patches) -> None:
     second.call("a", "unregister")
 
 
+def test_a_consistency_model_that_gives_up_leaves_the_patch_registered(second: Patches) -> None:
+    machine = second.machine
+    machine.write("sys/module/livepatch/parameters/consistency", "kpatch")
+    second.insmod("sleeper.c")
+    machine.advance(1)
+    second.patch("a", 0, "sleeper_nap", "sleeper")
+    second.call("a", "register")
+    with refused(errno.EBUSY):
+        second.enable("a")
+    assert second.enabled("a") == [0]
+    assert machine.read("sys/module/a/refcnt") == "0\n"
+    assert second.log()[-2:] == ["'a': giving up patching", "'a': unpatching complete"]
+    machine.write("sys/module/sleeper/parameters/wake", "1")
+    machine.advance(1)
+    second.enable("a")
+    assert machine.read("machine/consistency").splitlines()[1].startswith("a kpatch patched_set kernel")
+    second.enable("a", False)
+    second.call("a", "unregister")
+
+
+def test_the_first_abi_has_one_consistency_model(first: Patches) -> None:
+    first.patch("a", 2)
+    first.call("a", "register")
+    assert first.machine.read("machine/consistency").splitlines()[1] == (
+        "a 3.20 function function ftrace stacks - -"
+    )
+    assert not first.machine.path("sys/module/livepatch").exists()
+
+
 @pytest.mark.parametrize("which", ["PATCH", "FUNC"])
 def test_an_immediate_patch_waits_for_nobody_and_stays_for_ever(
     second: Patches, which: str

@@ -394,9 +394,9 @@ async def test_a_hundred_functions(guest: Guest, ko: Ko) -> None:
 
 async def test_patching_a_thousand_functions_takes_linear_time(guest: Guest, ko: Ko) -> None:
     """A tenth of a second or so; twenty when each function looked at all the others."""
-    start = time.monotonic()
+    start = time.process_time()
     await many(guest, ko, 1000)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 async def many(guest: Guest, ko: Ko, count: int) -> None:
