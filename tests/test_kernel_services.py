@@ -48,7 +48,7 @@ class Machine:
         self.printk = Printk(computer, clock, self.sched)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
-        freezer = Freezer(computer, self.sched, StackTrace(computer))
+        freezer = Freezer(computer, self.sched, StackTrace(computer, self.sched))
         self.kthreads = Kthreads(computer, self.sched, self.locking, freezer)
         self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
         for provider in (
