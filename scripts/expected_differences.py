@@ -38,5 +38,52 @@ EMBEDDED = (
         QEMU,
         ((r"^console=ttyS0 .*$", "BOOT_IMAGE=/boot/vmlinuz-RELEASE root=/dev/ram0 ro quiet"),),
     ),
+    Expected(
+        "Modules are built for another kernel, by another build system: Debian's have sections for "
+        "objtool's tables, for what is in no function, and the symbol table, which klpfs keeps outside.",
+        QEMU,
+        (
+            (
+                r"^-r-------- 1 0:0 19 \S+/sections/"
+                r"(\.exit\.data|\.init\.data|\.note\.Linux|\.orc_unwind|\.orc_unwind_ip"
+                r"|\.return_sites|\.symtab|\.strtab)\n    ADDRESS\n",
+                "",
+            ),
+            (r"^-r--r--r-- 1 0:0 60 \S+/notes/\.note\.Linux\n", ""),
+            (r"^(<3>Invalid ELF section name index: )40 \|\| e_shstrndx \(40\)", r"\1N || e_shstrndx (N)"),
+            (r"^(<3>Invalid ELF section name index: .* e_shnum )\(4\d\)$", r"\1(M)"),
+            (r"'RELEASE SMP preempt mod_unlo(..) modversions '", r"'RELEASE preempt mod_unlo\1 '"),
+            (
+                r"^ADDRESS [a-z?] (__UNIQUE_ID_\w+|____versions|__x86_return_thunk|_note_\d+)"
+                r"\t\[livepatch_sample\]\n",
+                "",
+            ),
+        ),
+    ),
+    Expected(
+        "Modules are built for another kernel, by another build system: Debian's have sections for "
+        "objtool's tables, for what is in no function, and the symbol table, which klpfs keeps outside.",
+        KLPFS,
+        (
+            (r"^(<3>Invalid ELF section name index: )17 \|\| e_shstrndx \(17\)", r"\1N || e_shstrndx (N)"),
+            (r"^(<3>Invalid ELF section name index: .* e_shnum )\(1\d\)$", r"\1(M)"),
+            (r"^[0-9a-f]{16} \? __UNIQUE_ID_\w+\t\[livepatch_sample\]\n", ""),
+        ),
+    ),
+    Expected(
+        "The embedded kernel has the sysfs files of the newest ABI; replace and stack_order came after 6.1.",
+        KLPFS,
+        ((r"^-r--r--r-- 1 0:0 4096 \S+/(replace|stack_order)\n    \d+\n", ""),),
+    ),
+    Expected(
+        "How much the shadow variable samples say depends on how long they are left alone.",
+        QEMU,
+        ((r"^<\d>(livepatch_shadow_fix\d: )?(livepatch_fix\d_)?dummy_\w+: dummy @ .*\n", ""),),
+    ),
+    Expected(
+        "How much the shadow variable samples say depends on how long they are left alone.",
+        KLPFS,
+        ((r"^<\d>(livepatch_shadow_fix\d: )?(livepatch_fix\d_)?dummy_\w+: dummy @ .*\n", ""),),
+    ),
 )
 """On the embedded kernel, with modules built by klpfs build."""
