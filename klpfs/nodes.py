@@ -239,8 +239,13 @@ class DynamicDirectory(Directory, ABC):
         return None
 
     def entries(self) -> Iterable[str]:
+        names = list(self.names())
+        # Whoever remembers names of old (as the kernel does, if nobody looks them up again) hears
+        # that they have gone: processes come and go without end.
+        for name in set(self._made) - set(names):
+            self.lookup(name)
         yield from super().entries()
-        yield from self.names()
+        yield from names
 
 
 Listener = Callable[[Directory, str, Node], None]

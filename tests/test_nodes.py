@@ -180,6 +180,17 @@ class TestDynamicDirectory:
         assert not one.alive and not comm.alive
         assert gone == ["comm", "1"]
 
+    def test_names_that_went_end_when_those_that_are_there_are_listed(self) -> None:
+        root = Root()
+        tasks = root.add("proc", Tasks({1, 2}))
+        gone: list[str] = []
+        root.on_removed.append(lambda directory, name, node: gone.append(name))
+        kept = [tasks.find("1"), tasks.find("2")]
+        tasks.numbers.remove(1)
+        assert list(tasks.entries()) == ["2"]
+        assert gone == ["comm", "1"]
+        assert [node.alive for node in kept] == [False, True]
+
 
 class TestAttribute:
     @pytest.mark.parametrize(
