@@ -525,7 +525,7 @@ def record_locks(path: str) -> Any:
 @operation(*FILES, DIRECTORY)
 def lease(path: str) -> Any:
     with opened(path) as it:
-        kinds = (fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK)
+        kinds = (fcntl.F_RDLCK, fcntl.F_UNLCK)  # for F_WRLCK, nobody else may have it open
         return [tried(fcntl.fcntl, it, fcntl.F_SETLEASE, kind) for kind in kinds]
 
 
