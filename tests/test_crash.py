@@ -170,7 +170,10 @@ class TestAProcessIsKilled:
         machine = klpfs_machine
         code = (
             "import os, select, sys\n"
-            "log = os.open(sys.argv[1], os.O_RDONLY); os.lseek(log, 0, os.SEEK_END)\n"
+            "log = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)\n"
+            "try:\n"
+            "    while os.read(log, 8192): pass\n"
+            "except BlockingIOError: pass\n"
             "poll = select.poll(); poll.register(log, select.POLLIN); print(flush=True)\n"
             "poll.poll()"
         )
