@@ -41,6 +41,7 @@ class Computer:
         self.space = Space(Types(image.btf), self.memory)
         self.modules_area = Extents(MODULES_VADDR, MODULES_END)
         self.vmalloc_area = Extents(VMALLOC_START, VMALLOC_END)
+        self._mapped: dict[int, int] = {}  # what guest code cannot spoil: address, physical address
         self._load(image.segments)
         self.per_cpu_offset = self._copy_per_cpu(image.per_cpu)
         """From where a per-CPU variable is linked to where it is: the GS base."""
@@ -111,14 +112,24 @@ class Computer:
         before and behind them if ``guard``; returns the address. Raises MemoryError."""
         size, edge = page_align(size), PAGE_SIZE if guard else 0
         paddr = self.memory.alloc_pages(size)
-        vaddr = area.alloc(size + 2 * edge, PAGE_SIZE) + edge
-        self.memory.map(vaddr, paddr, size, writable=writable, executable=executable)
+        try:
+            vaddr = area.alloc(size + 2 * edge, PAGE_SIZE) + edge
+            try:
+                self.memory.map(vaddr, paddr, size, writable=writable, executable=executable)
+            except MemoryError:  # for a page table
+                self.memory.unmap(vaddr, size)
+                area.free(vaddr - edge, size + 2 * edge)
+                raise
+        except MemoryError:
+            self.memory.free_pages(paddr, size)
+            raise
+        self._mapped[vaddr] = paddr
         return vaddr
 
     def unmap_pages(self, area: Extents, vaddr: int, size: int, *, guard: bool = True) -> None:
         """Undo `map_pages`, with the same ``area``, ``size`` and ``guard``."""
         size, edge = page_align(size), PAGE_SIZE if guard else 0
         self.cpu.code_changed(vaddr, size)  # while it is mapped: translations are known by page
-        self.memory.free_pages(self.memory.translate(vaddr), size)
+        self.memory.free_pages(self._mapped.pop(vaddr), size)
         self.memory.unmap(vaddr, size)
         area.free(vaddr - edge, size + 2 * edge)

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The processor: unicorn in 64-bit mode with real page tables.
 
+Guest code runs in ring 0, where nothing keeps it from the registers that hold the machine together.
+What it does to those lasts until the end of the slice: then they are put back, and the task gets a
+general protection fault, as from a hypervisor that does not allow it.
+
 The only file that knows unicorn. Guest code runs in slices; a slice ends with a `Stop` that says why.
 Python is reached by a *trap*: the bytes ``out imm8, al; jmp .+2; ret``. The jump ends the translated
 block, so that a stop asked for in the ``out`` is exact and leaves RIP at the ``ret``.
@@ -18,7 +22,7 @@ import unicorn
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
-from machine.memory import Memory
+from machine.memory import Memory, PageFault
 from machine.ticker import Ticker
 
 TRAP = bytes.fromhex("e610eb00c3")
@@ -33,6 +37,12 @@ REGISTERS = (
 _IDS = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in REGISTERS}
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _U64 = (1 << 64) - 1
+
+_SYSTEM_IDS = [
+    getattr(x86, f"UC_X86_REG_{name}")
+    for name in ("CR0", "CR3", "CR4", "CS", "SS", "GS_BASE", "IDTR", "GDTR")
+]
+_SYSTEM_SLOT = 24  # sizeof(uc_x86_mmr), the largest of them
 
 _MSR_EFER, _EFER = 0xC0000080, 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11  # SCE LME LMA NXE
 _MSR_GS_BASE = 0xC0000101
@@ -149,6 +159,9 @@ class Cpu:
         uc.msr_write(_MSR_GS_BASE, gs_base)
         uc.reg_write(_IDS["eflags"], 0x202)
         uc.hook_add(unicorn.UC_HOOK_INSN, self._on_out, None, 1, 0, x86.UC_X86_INS_OUT)
+        uc.hook_add(unicorn.UC_HOOK_INSN, self._on_in, None, 1, 0, x86.UC_X86_INS_IN)
+        for instruction in (x86.UC_X86_INS_SYSCALL, x86.UC_X86_INS_SYSENTER):
+            uc.hook_add(unicorn.UC_HOOK_INSN, self._on_syscall, None, 1, 0, instruction)
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_interrupt)
         memory.flush_tlb = self._flush_tlb
         self._traps: dict[int, Callable[[], bool]] = {}
@@ -163,6 +176,14 @@ class Cpu:
         self._argument_bank = _Bank(uc, _ARGUMENTS)
         self._single = {name: _Bank(uc, [name]) for name in REGISTERS}
         self._rip = self._single["rip"]
+        count = len(_SYSTEM_IDS)
+        self._system_ids = (ctypes.c_int * count)(*_SYSTEM_IDS)
+        self._system = ctypes.create_string_buffer(_SYSTEM_SLOT * count)
+        at = ctypes.addressof(self._system)
+        self._system_pointers = (ctypes.c_void_p * count)(
+            *(at + _SYSTEM_SLOT * i for i in range(count))
+        )
+        self._pristine_system = self._read_system()
 
     def close(self) -> None:
         """Stop the timer thread."""
@@ -233,6 +254,13 @@ class Cpu:
             self._error = error
         uc.emu_stop()
 
+    def _on_in(self, _uc: Any, _port: int, _size: int, _data: Any) -> int:
+        return 0xFFFFFFFF  # what floats on a bus with no device
+
+    def _on_syscall(self, uc: Any, _data: Any) -> None:
+        self._stop = Stop(Why.EXCEPTION, vector=13)  # there is no user space to come from
+        uc.emu_stop()
+
     def _on_interrupt(self, uc: Any, vector: int, _data: Any) -> None:
         address = uc.reg_read(x86.UC_X86_REG_CR2) if vector == 14 else 0
         self._stop = Stop(Why.EXCEPTION, address, vector)
@@ -264,11 +292,19 @@ class Cpu:
             error_in_trap, self._error = self._error, None
             raise error_in_trap
         stop = self._stop
+        if self._read_system() != self._pristine_system:
+            stop = Stop(Why.EXCEPTION, vector=13)
         if stop is None:
             return self._halted_or_over()
         if stop.why is Why.EXCEPTION:
             self._forget_exception()
         return stop
+
+    def _read_system(self) -> bytes:
+        uclib.uc_reg_read_batch(
+            self._uc._uch, self._system_ids, self._system_pointers, len(_SYSTEM_IDS)
+        )
+        return self._system.raw
 
     def _as_exception(self, error: unicorn.UcError) -> Stop:
         if self._stop is not None and self._stop.why is Why.EXCEPTION:
@@ -281,12 +317,13 @@ class Cpu:
         rip = self["rip"]
         try:
             halted = self._memory.read(rip - 1, 1) == b"\xf4"
-        except Exception:
+        except PageFault:
             halted = False
         return Stop(Why.HALT if halted else Why.SLICE)
 
     def _forget_exception(self) -> None:
-        """unicorn takes a second exception for a double fault unless its state is replaced."""
+        """unicorn takes a second exception for a double fault unless its state is replaced. With it
+        the system registers are what they were."""
         registers = self._all.read()
         self._uc.context_restore(self._pristine)
         self._all.write(registers)

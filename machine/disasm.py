@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -43,6 +43,25 @@ def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
                 target = operand.imm & (1 << 64) - 1
         text = f"{instruction.mnemonic} {instruction.op_str}".rstrip()
         yield Instruction(instruction.address, bytes(instruction.bytes), text, target)
+
+
+def memory_operand(code: bytes, registers: Mapping[str, int]) -> int:
+    """The address that the first instruction of ``code`` reads or writes, 0 if there is none
+    (``insn_get_addr_ref``, arch/x86/lib/insn-eval.c)."""
+    import capstone
+
+    for instruction in _decoder().disasm(code, registers["rip"], count=1):
+        for operand in instruction.operands if instruction.id else ():
+            if operand.type == capstone.x86.X86_OP_MEM:
+                memory = operand.mem
+                base = registers.get(instruction.reg_name(memory.base) or "", 0)
+                index = registers.get(instruction.reg_name(memory.index) or "", 0)
+                if memory.base == capstone.x86.X86_REG_RIP:
+                    base += instruction.size
+                return int(base + index * memory.scale + memory.disp) & (1 << 64) - 1
+        if instruction.mnemonic.startswith(("push", "call", "ret", "pop")):
+            return registers["rsp"]
+    return 0
 
 
 def writes_memory(code: bytes) -> bool:

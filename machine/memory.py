@@ -26,6 +26,7 @@ PRESENT, WRITE, LARGE, NX = 1, 2, 0x80, 1 << 63
 _FRAME = 0x000FFFFFFFFFF000
 _FIRST_PAGE = 0x100000  # below it, a PC has holes
 _ENTRY = struct.Struct("<Q")
+_ZEROING_PAYS = 1 << 20  # bytes from which on the host clears pages better than a copy of zeroes
 
 
 class PageFault(Exception):
@@ -33,7 +34,12 @@ class PageFault(Exception):
 
     def __init__(self, address: int) -> None:
         super().__init__(f"no page at {address:#018x}")
-        self.address = address
+        self.address = address & (1 << 64) - 1
+
+
+def is_canonical(address: int) -> bool:
+    """Whether the processor takes an address at all: bits 63 to 47 are the same."""
+    return (address + (1 << 47)) & ((1 << 64) - 1) < 1 << 48
 
 
 class Memory:
@@ -64,7 +70,10 @@ class Memory:
         address. Raises MemoryError when there are none."""
         size = page_align(size)
         paddr = self._pages.alloc(size, align)
-        self.ram[paddr : paddr + size] = bytes(size)
+        if size >= _ZEROING_PAYS:
+            self.ram.madvise(mmap.MADV_DONTNEED, paddr, size)
+        else:
+            self.ram[paddr : paddr + size] = bytes(size)
         return paddr
 
     def reserve(self, paddr: int, size: int) -> None:
@@ -83,7 +92,9 @@ class Memory:
         return paddr
 
     def _slot(self, vaddr: int, level: int, create: bool) -> int | None:
-        """Physical address of the entry for ``vaddr`` at ``level`` (1: 4 KiB, 2: 2 MiB pages)."""
+        """Physical address of the entry for ``vaddr`` at ``level`` (1: 4 KiB, 2: 2 MiB pages).
+
+        The tables are in RAM, where guest code may have spoilt them: one outside of it is none."""
         table = self.cr3
         for at in (4, 3, 2, 1):
             slot = table + ((vaddr >> (12 + 9 * (at - 1))) & 511) * 8
@@ -94,7 +105,7 @@ class Memory:
                 if not create:
                     return None
                 entry = self._split(slot, entry)
-            if not entry & PRESENT:
+            if not entry & PRESENT or entry & _FRAME >= self.size:
                 if not create:
                     return None
                 entry = self._alloc_table() | PRESENT | WRITE
@@ -155,6 +166,8 @@ class Memory:
 
     def entry(self, vaddr: int) -> int:
         """The page-table entry that maps ``vaddr`` (0: none): frame and protection bits."""
+        if not is_canonical(vaddr):
+            return 0
         for level in (2, 1):
             slot = self._slot(vaddr, level, create=False)
             if slot is not None:
@@ -176,6 +189,8 @@ class Memory:
             frame = entry & _FRAME
             if entry & LARGE:
                 frame = (frame & ~(LARGE_PAGE - 1)) | (vaddr & (LARGE_PAGE - 1) & -PAGE_SIZE)
+            if frame >= self.size:  # guest code wrote the entry
+                raise PageFault(vaddr)
             self._frames[page] = frame
         return frame | (vaddr & (PAGE_SIZE - 1))
 

@@ -13,6 +13,8 @@
 
 #define MAX_PRIO_NORMAL 120
 
+extern void preempt_schedule_common(void);
+
 struct task_struct init_task = {
 	.thread_info = INIT_THREAD_INFO(init_task),
 	.__state = TASK_RUNNING,
@@ -39,11 +41,11 @@ EXPORT_PER_CPU_SYMBOL(__preempt_count);
 enum system_states system_state = SYSTEM_RUNNING;
 EXPORT_SYMBOL(system_state);
 
-/* What preempt_enable() calls when somebody waits for the CPU. */
+/* What preempt_enable() calls when somebody waits for the CPU: it lets them, and does not sleep. */
 void notrace preempt_schedule(void)
 {
 	if (!preempt_count() && !irqs_disabled())
-		schedule();
+		preempt_schedule_common();
 }
 EXPORT_SYMBOL(preempt_schedule);
 

@@ -62,7 +62,7 @@
 	EXPORTED_SERVICE kthread_stop, kthread_should_stop, kthread_complete_and_exit, send_sig
 	EXPORTED_SERVICE_GPL kthread_data, kthread_park, kthread_unpark, kthread_parkme
 	EXPORTED_SERVICE_GPL kthread_should_park, __put_task_struct, sched_show_task
-	SERVICE wake_up_state, kthread_exit, do_exit, allow_signal, show_stack
+	SERVICE preempt_schedule_common, wake_up_state, kthread_exit, do_exit, allow_signal, show_stack
 
 /* Locks. */
 	EXPORTED_SERVICE mutex_lock, mutex_lock_interruptible, mutex_lock_killable, mutex_trylock

@@ -51,6 +51,7 @@ from machine.kernel.text import Text
 from machine.kernel.timer import Timers
 from machine.kernel.traps import Traps
 from machine.kernel.usermem import UserMemory
+from machine.kernel.watchdog import Watchdog
 from machine.kernel.workqueue import Workqueues
 
 DEFAULT_MEMORY = 256 << 20
@@ -100,6 +101,9 @@ class Kernel:
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
+        self.watchdog = Watchdog(
+            self.sched, self.timers, self.traps, self.printk, self.tainted, f"{image.release} #1"
+        )
         self.freezer = Freezer(computer, self.sched, self.stack)
         self.kthreads = Kthreads(computer, self.sched, self.locking, self.freezer)
         self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
@@ -205,6 +209,7 @@ class Kernel:
         self.clock.begin()
         self.sched.start(nursery)
         self.timers.start()
+        self.watchdog.start()
         self.workqueues.start()
         self.printk(5, self.image.banner.rstrip("\n"))
         for initcall in self.image.initcalls:

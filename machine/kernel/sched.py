@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from signal import SIGKILL
 from typing import NoReturn
@@ -19,10 +21,10 @@ import trio
 
 from machine.computer import Computer
 from machine.cpu import TRAP, Context, Stop, Why
-from machine.kernel.clock import Clock
+from machine.kernel.clock import HZ, Clock
 from machine.kernel.service import Services
 from machine.kernel.slab import Slab
-from machine.memory import PageFault
+from machine.memory import PageFault, is_canonical
 from machine.structs import Struct
 
 THREAD_SIZE = 16384
@@ -36,8 +38,12 @@ PF_EXITING, PF_KTHREAD = 0x4, 0x00200000
 _TIF_SIGPENDING, _TIF_NOTIFY_SIGNAL = 1 << 2, 1 << 17
 _MAX_NESTING = 64
 _NO_RESCHED = 1 << 31  # PREEMPT_NEED_RESCHED, which is inverted
-PAGE_FAULT = 14
-"""The vector of a page fault."""
+GENERAL_PROTECTION, PAGE_FAULT = 13, 14
+"""Vectors of exceptions."""
+SIGNAL_GRACE = 1.0
+"""Seconds of real time for which a task with a signal may go on in guest code without a pause."""
+
+_log = logging.getLogger(__name__)
 
 
 class TaskState(enum.IntFlag):
@@ -88,6 +94,14 @@ class Task:
         """Called as it goes to sleep (``wq_worker_sleeping``)."""
         self.on_resume: Callable[[], None] | None = None
         """Called as it runs again after that (``wq_worker_running``)."""
+        self.shield: trio.CancelScope | None = None
+        """Keeps a process of the host in the kernel when it has a signal to take: a cancellation from
+        outside of this scope."""
+        self.atomic_since: int | None = None
+        """Since when it was seen with preemption or interrupts off only; in nanoseconds since boot."""
+        self.switches = 0
+        """How often it has slept (``nvcsw``)."""
+        self._signalled_since: float | None = None
         self._woken = trio.Event()
         self.ended = trio.Event()
         self.exit_code = 0
@@ -145,19 +159,47 @@ class Task:
         if self._woken.is_set():
             self._woken = trio.Event()
         self._sched.schedule_debug(self)
+        self.switches += 1
+        self.atomic_since = None
         if self.on_sleep:
             self.on_sleep()
         try:
             if seconds is None:
-                await self._woken.wait()
+                await self._sleep()
                 return True
             with self._sched.clock.timeout(seconds) as scope:
-                await self._woken.wait()
+                await self._sleep()
             self.state = TaskState.RUNNING
             return not scope.cancelled_caught
         finally:
             if self.on_resume:
                 self.on_resume()
+
+    async def _sleep(self) -> None:
+        """Until it is woken, by a signal too if its state allows that."""
+        if self.shield is None or not self.state & TaskState.INTERRUPTIBLE:
+            await self._woken.wait()
+            return
+        self.shield.shield = False
+        try:
+            await self._woken.wait()
+        except trio.Cancelled:
+            if not self._signalled():
+                raise
+            self.signal_pending = True
+            self.state = TaskState.RUNNING
+        finally:
+            self.shield.shield = True
+
+    def _signalled(self) -> bool:
+        """Whether the process of the host that this task is has a signal to take."""
+        if self.shield is None:
+            return False
+        self.shield.shield = False
+        try:
+            return trio.current_effective_deadline() == -math.inf
+        finally:
+            self.shield.shield = True
 
     async def call(self, function: int, *arguments: int) -> int:
         """Run the guest function at ``function`` on this task's stack; returns RAX, unsigned.
@@ -171,7 +213,25 @@ class Task:
         self.entered = True
         await sched.acquire(self)
         outer = cpu.save()
-        if self.depth:
+        self.depth += 1
+        try:
+            self._enter(function, arguments)
+            return await self._run()
+        except BaseException:
+            if sched._pinned is None:  # what it held is lost, as in make_task_dead()
+                sched.preempt_count = 0
+            raise
+        finally:
+            self.depth -= 1
+            sched.switch_to(self)
+            cpu.restore(outer)
+
+    def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
+        """Stand at the beginning of ``function``, as if `guest_return` had called it."""
+        sched, cpu = self._sched, self._sched.cpu
+        if self.depth > _MAX_NESTING:
+            raise OSError(errno.ELOOP, "guest and services call each other without end")
+        if self.depth > 1:
             # The frame that the Python service would have, were it C: its caller stays on the chain
             # of frames that the unwinder follows.
             top = cpu["rsp"] - 8
@@ -182,23 +242,10 @@ class Task:
             top = self.stack + THREAD_SIZE - 16
             cpu["rbp"] = 0
             back = sched.guest_return
-        if self.depth >= _MAX_NESTING:
-            raise OSError(errno.ELOOP, "guest and services call each other without end")
         sched.computer.space.write_u64(top - 8, back)
         cpu["rsp"] = top - 8
         cpu["rip"] = function
         cpu.set_arguments(arguments)
-        self.depth += 1
-        try:
-            return await self._run()
-        except BaseException:
-            if sched._pinned is None:  # what it held is lost, as in make_task_dead()
-                sched.preempt_count = 0
-            raise
-        finally:
-            self.depth -= 1
-            sched.switch_to(self)
-            cpu.restore(outer)
 
     async def _run(self) -> int:
         sched, cpu = self._sched, self._sched.cpu
@@ -212,10 +259,12 @@ class Task:
                         return cpu["rax"]
                     await self._serve(stop.address)
                     continue
-            except PageFault as fault:  # of a service, on an address that the guest gave it
-                await sched.fault(self, fault)
+            except Exception as error:  # of a service, by what the guest gave it
+                await sched.fault(self, error)
             if stop.why is Why.EXCEPTION:
                 await sched.on_exception(self, stop)
+            elif stop.why is Why.HALT:
+                await self._halt()
             else:
                 await self._preempt()
 
@@ -234,14 +283,47 @@ class Task:
             sched.cpu["rax"] = result
 
     async def _preempt(self) -> None:
+        """The end of a slice: others may run, unless preemption is off."""
         sched = self._sched
         self.preempted = True
         sched.clock.slice_over()
         try:
             with sched.pin(self):
                 await trio.lowlevel.checkpoint()
+                sched.watch(self)
         finally:
             self.preempted = False
+        self._take_signal()
+
+    async def _halt(self) -> None:
+        """A ``hlt``: until the next interrupt, of which the timer's is the only one."""
+        sched = self._sched
+        self.preempted = True
+        try:
+            with sched.pin(self):
+                while True:
+                    await sched.clock.sleep(1 / HZ)
+                    sched.watch(self)
+                    self._take_signal()
+                    await sched.acquire(self)
+                    if sched.interrupts_on:
+                        break
+        finally:
+            self.preempted = False
+
+    def _take_signal(self) -> None:
+        """Linux tells the task of a signal, and lets it loop for ever if it does not listen. Here the
+        process of the host would hang with it, and not even be killed: after a while the task is."""
+        if not self._signalled():
+            self._signalled_since = None
+            return
+        self.signal_pending = True
+        now = trio.current_time()
+        if self._signalled_since is None:
+            self._signalled_since = now
+        elif now - self._signalled_since > SIGNAL_GRACE:
+            self._sched.on_deaf(self)
+            raise TaskExit(SIGKILL)
 
 
 ExceptionHandler = Callable[[Task, Stop], Awaitable[None]]
@@ -265,6 +347,12 @@ class Scheduler:
         """Deals with an exception of a task, or raises TaskExit; set by `machine.kernel.traps`."""
         self.on_schedule_bug: Callable[[Task], None] = lambda task: None
         """Reports a task that sleeps with preemption off (``__schedule_bug``)."""
+        self.on_service_bug: Callable[[Task, Exception], None] = lambda task, error: None
+        """Reports a service that failed in a way that it does not know of."""
+        self.on_atomic: Callable[[Task], None] = lambda task: None
+        """Looks at a task that goes on with preemption off after a slice; may raise TaskExit."""
+        self.on_deaf: Callable[[Task], None] = lambda task: None
+        """Told of a task that is killed because it has a signal to take and does not pause."""
         self.on_fork: list[Fork] = []
         """Called with each new task before it runs, and its parent (``copy_process``); the parent of a
         process of the host is not in the guest, and None."""
@@ -363,11 +451,46 @@ class Scheduler:
             self.on_schedule_bug(task)
             self.preempt_count = 0
 
-    async def fault(self, task: Task, fault: PageFault) -> NoReturn:
-        """Python code that stands in for the kernel used an address that is not there, on behalf of
-        ``task``: the exception that the same code in C would have had. Raises TaskExit."""
+    @property
+    def interrupts_on(self) -> bool:
+        """Whether the running task has interrupts enabled."""
+        return bool(self.cpu["eflags"] & _INTERRUPT_FLAG)
+
+    def watch(self, task: Task) -> None:
+        """``task`` has had its slice and wants to go on. While it has preemption off, nobody else gets
+        the processor, and preempt_enable() is told to give it away."""
+        if self._pinned is not task:
+            task.atomic_since = None
+            return
+        if task.atomic_since is None:
+            task.atomic_since = self.clock.now()
+        self._set_need_resched(True)
+        self.on_atomic(task)
+
+    def _set_need_resched(self, needed: bool) -> None:
+        count = self.computer.space.read_u32(self._preempt_count)
+        count = count & ~_NO_RESCHED if needed else count | _NO_RESCHED
+        self.computer.space.write_u32(self._preempt_count, count)
+
+    async def preempt_schedule(self) -> None:
+        """The end of a section with preemption off, for which somebody waits. A checkpoint."""
+        self._set_need_resched(False)
+        task = self.current
+        task.atomic_since = None
+        self.clock.slice_over()
+        await trio.lowlevel.checkpoint()
+
+    async def fault(self, task: Task, error: Exception) -> NoReturn:
+        """Python code that stands in for the kernel has failed, on behalf of ``task``. For an address
+        that is not there, that is the exception that the same code in C would have had; anything
+        else is a bug of ours, and ends the task no less. Raises TaskExit."""
         await self.acquire(task)
-        await self.on_exception(task, Stop(Why.EXCEPTION, fault.address, PAGE_FAULT))
+        if isinstance(error, PageFault):
+            vector = PAGE_FAULT if is_canonical(error.address) else GENERAL_PROTECTION
+            await self.on_exception(task, Stop(Why.EXCEPTION, error.address, vector))
+        else:
+            _log.error("a service failed", exc_info=error)
+            self.on_service_bug(task, error)
         raise TaskExit(SIGKILL, oops=True)
 
     async def synchronize_rcu(self) -> None:
@@ -497,6 +620,7 @@ class Scheduler:
         finally:
             for hook in self.on_leave_kernel:
                 hook(task)
+            self.schedule_debug(task)
             _current.reset(token)
             self.release_task(task)
 
@@ -518,7 +642,11 @@ class Scheduler:
                 task.exit_code = await main(task)
             except TaskExit as exit_:
                 task.exit_code = exit_.code
+            except Exception as error:  # the machine goes on without this thread
+                with suppress(TaskExit):
+                    await self.fault(task, error)
             finally:
+                self.schedule_debug(task)
                 self.release_task(task)
 
         self.nursery.start_soon(root, name=comm)
@@ -531,7 +659,7 @@ class _Pin:
         self._mine = False
 
     def __enter__(self) -> None:
-        if self._sched.preempt_count or not self._sched.cpu["eflags"] & _INTERRUPT_FLAG:
+        if self._sched.preempt_count or not self._sched.interrupts_on:
             self._sched._pinned = self._task
             self._mine = True
 

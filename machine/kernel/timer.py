@@ -23,6 +23,8 @@ SOFTIRQ_OFFSET = 1 << 8
 """What a softirq adds to the preempt count, include/linux/preempt.h."""
 _STALE_ENTRIES = 64
 _NSEC_PER_SEC = 1_000_000_000
+_LONGEST_SPIN = 1.0
+"""Seconds between two looks at a task that spins with preemption off."""
 _TK_OFFS_BOOT = 1  # enum tk_offsets
 
 Callback = Callable[[], None]
@@ -213,6 +215,10 @@ class Timers:
     async def schedule(self) -> None:
         await self._sched.current.wait()
 
+    @service("preempt_schedule_common")
+    async def preempt_schedule_common(self) -> None:
+        await self._sched.preempt_schedule()
+
     @service("schedule_timeout", "io_schedule_timeout")
     async def schedule_timeout(self, timeout: S64) -> int:
         if timeout < 0:
@@ -283,8 +289,15 @@ class Timers:
 
     async def _delay(self, nanoseconds: int) -> None:
         """The CPU would spin; here the host need not."""
-        with self._sched.pin(self._sched.current):
-            await self._clock.sleep(nanoseconds / _NSEC_PER_SEC)
+        end = self._clock.now() + nanoseconds
+        task = self._sched.current
+        with self._sched.pin(task):
+            while True:
+                left = (end - self._clock.now()) / _NSEC_PER_SEC
+                await self._clock.sleep(min(max(left, 0), _LONGEST_SPIN))
+                if left <= _LONGEST_SPIN:
+                    break
+                self._sched.watch(task)
 
     @service("yield")
     async def yield_(self) -> None:

@@ -7,7 +7,10 @@ arch/x86/kernel/traps.c, arch/x86/kernel/dumpstack.c, arch/x86/mm/fault.c, lib/b
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Callable
+from signal import SIGKILL
+from typing import NoReturn
 
 from machine import disasm
 from machine.computer import Computer
@@ -22,19 +25,28 @@ from machine.kernel.taint import Taint, Tainted
 from machine.kernel.text import Text
 from machine.kernel.vsprintf import text as as_text
 from machine.kernel.vsprintf import vscnprintf_here
-from machine.memory import PAGE_SIZE, PRESENT, WRITE, PageFault
+from machine.memory import NX, PAGE_SIZE, PRESENT, WRITE, PageFault, is_canonical
 
 BREAKPOINT, INVALID_OPCODE, GENERAL_PROTECTION, PAGE_FAULT = 3, 6, 13, 14
+FIRST_EXTERNAL_VECTOR = 32
 UD2 = b"\x0f\x0b"
 BUGFLAG_WARNING, BUGFLAG_ONCE, BUGFLAG_DONE, BUGFLAG_NO_CUT_HERE = 1, 2, 4, 8
 CUT_HERE = "------------[ cut here ]------------"
 END_TRACE = "---[ end trace 0000000000000000 ]---"
 
+_GPF = "general protection fault"
 _TITLES = {
-    0: "divide error", BREAKPOINT: "int3", 4: "overflow", 5: "bounds",
-    INVALID_OPCODE: "invalid opcode", 8: "double fault", GENERAL_PROTECTION: "general protection fault",
+    0: "divide error", 1: "debug", BREAKPOINT: "int3", 4: "overflow", 5: "bounds",
+    INVALID_OPCODE: "invalid opcode", 7: "device not available", 8: "double fault",
+    10: "invalid TSS", 11: "segment not present", 12: "stack segment", GENERAL_PROTECTION: _GPF,
+    16: "x87 FPU error", 17: "alignment check", 19: "simd exception",
 }  # fmt: skip
 _PF_PROT, _PF_WRITE, _PF_INSTR = 1, 2, 16
+_GP_IDT = 2  # in the error code: the selector is an index into the IDT
+_INSTRUCTION_MAX = 15  # bytes
+_FILE_NAME_MAX = 256
+_TRACE_MAX = 128
+"""Lines of a call trace; a stack that has overflowed could fill the log."""
 _CODE_BEFORE, _CODE_BYTES = 42, 64
 
 
@@ -65,6 +77,8 @@ class Traps:
         self.exception_tables = ExceptionTables(computer)
         sched.on_exception = self.handle
         sched.on_schedule_bug = self._schedule_bug
+        sched.on_service_bug = self._service_bug
+        sched.on_deaf = self._deaf
         first = computer.symbols.lookup("__start___bug_table")
         last = computer.symbols.lookup("__stop___bug_table")
         if first and last:
@@ -79,11 +93,36 @@ class Traps:
             return
         if self.exception_tables.fix_up(stop):
             return
-        self._oops(task, stop)
+        try:
+            self._oops(task, stop)
+        except PageFault:  # what the report looks at is spoilt too
+            self._tainted.add(Taint.DIE)
+            self._say("Fixing recursive fault but reboot is needed!", log.ALERT)
+        self._note_atomic_exit(task)
+        raise TaskExit(SIGKILL, oops=True)
+
+    def _note_atomic_exit(self, task: Task) -> None:
+        """``make_task_dead``."""
+        who = f"note: {task.comm}[{task.pid}] exited with"
+        if not self._sched.interrupts_on:
+            self._say(f"{who} irqs disabled", log.INFO)
         count = self._sched.preempt_count
         if count:
-            self._say(f"note: {task.comm}[{task.pid}] exited with preempt_count {count}", log.INFO)
-        raise TaskExit(9, oops=True)  # SIGKILL
+            self._say(f"{who} preempt_count {count}", log.INFO)
+
+    def _service_bug(self, task: Task, error: Exception) -> None:
+        """A service has failed as nobody thought it would: what BUG() says, about its own source."""
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        file = frame.filename[frame.filename.rfind("/machine/") + 1 :]
+        self._say(CUT_HERE)
+        self._say(f"kernel BUG at {file}:{frame.lineno}!", log.CRIT)
+        self._oops(task, Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
+        self._note_atomic_exit(task)
+
+    def _deaf(self, task: Task) -> None:
+        self._say(
+            f"klpfs: {task.comm}[{task.pid}] has a signal and goes on in the kernel: killed", log.INFO
+        )
 
     def _schedule_bug(self, task: Task) -> None:
         """``__schedule_bug``."""
@@ -100,11 +139,13 @@ class Traps:
         space = self._computer.space
         size, flags_at = 12, 10  # bug_addr_disp, file_disp: s32; line, flags: u16
         for start, end in self.bug_tables:
-            for entry in range(start, end, size):
+            for entry in range(start, end - size + 1, size):
                 if (entry + space.read_s32(entry)) & (1 << 64) - 1 == address:
-                    file = space.read_string(
-                        (entry + 4 + space.read_s32(entry + 4)) & (1 << 64) - 1
-                    )
+                    file_at = (entry + 4 + space.read_s32(entry + 4)) & (1 << 64) - 1
+                    try:
+                        file = space.read_string(file_at, _FILE_NAME_MAX)
+                    except PageFault:  # a table that is not the compiler's
+                        file = "(efault)"
                     line = int.from_bytes(self._computer.memory.read(entry + 8, 2), "little")
                     flags = int.from_bytes(
                         self._computer.memory.read(entry + flags_at, 2), "little"
@@ -170,12 +211,25 @@ class Traps:
         self._die_counter += 1
         self._tainted.debug_locks = False  # oops_enter()
         error_code = 0
-        if stop.vector == PAGE_FAULT:
+        if stop.vector == PAGE_FAULT and self._is_guard_page(task, stop.address):
+            self._say(
+                f"BUG: TASK stack guard page was hit at {stop.address:016x} (stack is "
+                f"{task.stack:016x}..{task.stack + THREAD_SIZE:016x})",
+                log.EMERG,
+            )
+            title = "stack guard page"
+        elif stop.vector == PAGE_FAULT:
             error_code = self._page_fault_code(stop.address)
-            self._say_page_fault(task, stop.address, error_code)
+            self._say_page_fault(stop.address, error_code)
             title = "Oops"
+        elif stop.vector == GENERAL_PROTECTION:
+            title = _GPF + self._gp_hint(stop.address)
+        elif stop.vector >= FIRST_EXTERNAL_VECTOR or stop.vector not in _TITLES:
+            # "int n" for which there is no gate
+            error_code = stop.vector << 3 | _GP_IDT
+            title = f"segment-related {_GPF}"
         else:
-            title = _TITLES.get(stop.vector, f"exception {stop.vector}")
+            title = _TITLES[stop.vector]
         self._say(f"{title}: {error_code:04x} [#{self._die_counter}] PREEMPT", log.EMERG)
         self._say(self._cpu_line(task))
         self._show_regs(stop)
@@ -187,24 +241,47 @@ class Traps:
         self._show_regs(stop)  # "in case the oops scrolled away"
         self._tainted.add(Taint.DIE)
 
+    @staticmethod
+    def _is_guard_page(task: Task, address: int) -> bool:
+        return task.stack - PAGE_SIZE <= address < task.stack
+
+    def _gp_hint(self, address: int) -> str:
+        """``get_kernel_gp_address``: the address that the instruction uses, if that may be why."""
+        if not address:
+            try:
+                code = self._code(self._cpu["rip"], _INSTRUCTION_MAX)
+            except PageFault:
+                return ""
+            address = disasm.memory_operand(code, self._cpu.registers())
+        if not address:
+            return ""
+        hint = "maybe for address" if is_canonical(address) else "probably for non-canonical address"
+        return f", {hint} {address:#x}"
+
     def _page_fault_code(self, address: int) -> int:
         entry = self._computer.memory.entry(address)
         code = _PF_PROT if entry & PRESENT else 0
         rip = self._cpu["rip"]
-        if address == rip or rip < address < rip + 15 and address % PAGE_SIZE == 0:
+        into_next_page = rip < address < rip + _INSTRUCTION_MAX and address % PAGE_SIZE == 0
+        if address == rip or into_next_page:
             return code | _PF_INSTR
         if entry & PRESENT:
             return code | (0 if entry & WRITE else _PF_WRITE)
         try:
-            return code | (_PF_WRITE if disasm.writes_memory(self._code(rip, 15)) else 0)
+            here = self._code(rip, _INSTRUCTION_MAX)
         except PageFault:
             return code | _PF_INSTR
+        return code | (_PF_WRITE if disasm.writes_memory(here) else 0)
 
-    def _say_page_fault(self, task: Task, address: int, code: int) -> None:
-        if task.stack - PAGE_SIZE <= address < task.stack:
-            self._say(f"BUG: kernel stack guard page was hit at {address:016x}", log.EMERG)
-            self._say(f"stack: {task.stack:016x}..{task.stack + THREAD_SIZE:016x}", log.EMERG)
-        elif address < PAGE_SIZE:
+    def _say_page_fault(self, address: int, code: int) -> None:
+        if code & (_PF_INSTR | _PF_PROT) == _PF_INSTR | _PF_PROT:
+            entry = self._computer.memory.entry(address)
+            if entry & NX:
+                self._say(
+                    "kernel tried to execute NX-protected page - exploit attempt? (uid: 0)",
+                    log.CRIT,
+                )
+        if address < PAGE_SIZE:
             self._say(f"BUG: kernel NULL pointer dereference, address: {address:016x}", log.ALERT)
         else:
             self._say(f"BUG: unable to handle page fault for address: {address:016x}", log.ALERT)
@@ -235,7 +312,8 @@ class Traps:
             before = self._computer.memory.read(rip - _CODE_BEFORE, _CODE_BEFORE)
             here = self._code(rip, _CODE_BYTES - _CODE_BEFORE)
         except PageFault:
-            return f"Code: Unable to access opcode bytes at {rip - _CODE_BEFORE:#x}."
+            start = (rip - _CODE_BEFORE) & (1 << 64) - 1
+            return f"Code: Unable to access opcode bytes at {start:#x}."
         words = [f"{byte:02x}" for byte in before + here]
         words[_CODE_BEFORE] = f"<{words[_CODE_BEFORE]}>"
         return "Code: " + " ".join(words)
@@ -265,13 +343,40 @@ class Traps:
         certain = self._stack.return_addresses(task)
         self._say("Call Trace:")
         self._say(" <TASK>")
+        lines = 0
         for at, address in self._stack.words(task):
             if self._sched.is_return(address):
                 continue
             if at in certain or self._stack.is_text(address):
                 doubt = "" if at in certain else "? "
                 self._say(f" {doubt}{self._computer.symbols.sprint_backtrace(address)}")
+                lines += 1
+                if lines == _TRACE_MAX:  # a stack that has overflowed is full of them
+                    break
         self._say(" </TASK>")
+
+    def show_running(self, task: Task) -> None:
+        """Where the running task was stopped: ``print_modules`` and ``show_regs``."""
+        self._say(self.modules_linked_in())
+        self._say(self._cpu_line(task))
+        self._show_regs(Stop(Why.SLICE))
+        self._call_trace(task)
+
+    def show_task(self, task: Task, level: int = log.INFO) -> None:
+        """``sched_show_task``: a task that does not run."""
+        letter = {0: "R", 1: "S", 2: "D"}.get(int(task.state) & 3, "X")
+        flags = int(task.struct.thread_info.flags)
+        self._say(
+            f"task:{task.comm:<15.15} state:{letter} stack:{0:<5} pid:{task.pid:<5} "
+            f"ppid:{self._sched.parent_pid(task):<6} flags:{flags:#010x}",
+            level,
+        )
+        self._say("Call Trace:", level)
+        self._say(" <TASK>", level)
+        for address in self._stack.walk(task):
+            if address and address != self._sched.guest_return:
+                self._say(f" {self._computer.symbols.sprint_backtrace(address)}", level)
+        self._say(" </TASK>", level)
 
     @service("dump_stack")
     def dump_stack(self) -> None:
@@ -284,9 +389,11 @@ class Traps:
         """The machine does not stop for it, only the task does: the mount goes on."""
         task = self._sched.current
         message = await vscnprintf_here(self._computer, task, fmt, fixed=1)
-        self._say(f"Kernel panic - not syncing: {as_text(message).rstrip()}", log.EMERG)
+        self.panic_with(as_text(message).rstrip())
+
+    def panic_with(self, reason: str) -> NoReturn:
+        """The same for a service. Raises TaskExit."""
+        self._say(f"Kernel panic - not syncing: {reason}", log.EMERG)
         self.dump_stack()
-        self._say(
-            f"---[ end Kernel panic - not syncing: {as_text(message).rstrip()} ]---", log.EMERG
-        )
+        self._say(f"---[ end Kernel panic - not syncing: {reason} ]---", log.EMERG)
         raise TaskExit(errno.EIO, oops=True)
