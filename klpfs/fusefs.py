@@ -23,6 +23,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
+from klpfs.errors import user_errno
 from klpfs.interrupt import Interrupts
 from klpfs.nodes import PAGE_SIZE, ROOT_INO, Caller, Directory, File, Handle, Node, Root, Symlink
 
@@ -53,7 +54,7 @@ def answers(
         except pyfuse3.FUSEError:
             raise
         except OSError as error:
-            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+            raise pyfuse3.FUSEError(user_errno(error.errno)) from None
         except Exception:
             log.exception("%s failed", method.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None

@@ -27,11 +27,13 @@ class TaskDied(OSError):
 
 @asynccontextmanager
 async def inside(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
-    """The body runs in the kernel of the guest, as the caller's task. What runs there sleeps
-    uninterruptibly. An oops, which kills the task, is TaskDied(EFAULT) for the process."""
-    with kernel.entered():
+    """The body runs in the kernel of the guest, as the caller's task. A signal that the caller has to
+    take ends its sleep there if that is interruptible, and the task if it does not sleep at all; any
+    other sleep goes on. An oops, which kills the task, is TaskDied(EFAULT) for the process."""
+    with kernel.entered() as shield:
         try:
-            async with kernel.sched.user_task(caller.pid, comm_of(caller.pid)):
+            async with kernel.sched.user_task(caller.pid, comm_of(caller.pid)) as task:
+                task.shield = shield
                 yield
         except TaskExit as exit_:
             number = errno.EFAULT if exit_.oops else errno.EINTR

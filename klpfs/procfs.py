@@ -11,6 +11,7 @@ from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile, Sym
 from machine.kernel.kernel import Kernel
 from machine.kernel.proc import S_IFDIR, ProcEntry
 from machine.kernel.sched import Task
+from machine.kernel.watchdog import LIMITS
 
 
 def text_file(make: Callable[[], str], mode: int = 0o444) -> ProcFile:
@@ -116,8 +117,21 @@ class Procfs:
         directory.add(
             "ftrace_enabled", self._number(lambda: kernel.ftrace.enabled, kernel.ftrace.set_enabled)
         )
+        for name, (least, greatest) in LIMITS.items():
+            directory.add(name, self._watchdog_sysctl(name, least, greatest))
         directory.add("osrelease", text_file(lambda: f"{kernel.image.release}\n"))
         directory.add("ostype", text_file(lambda: "Linux\n"))
+
+    def _watchdog_sysctl(self, name: str, least: int, greatest: int) -> ProcFile:
+        """``proc_dointvec_minmax``"""
+        watchdog = self._kernel.watchdog
+
+        async def set_(value: int) -> None:
+            if not least <= value <= greatest:
+                raise OSError(errno.EINVAL, "out of range")
+            watchdog.set(name, value)
+
+        return self._number(lambda: getattr(watchdog.sysctls, name), set_)
 
     def _number(self, get: Callable[[], int], set_: Callable[[int], Awaitable[None]]) -> ProcFile:
         """``proc_dointvec``: a decimal number, with blanks around it."""

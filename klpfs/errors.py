@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Error numbers of the kernel that no program shall see. include/linux/errno.h."""
+
+from __future__ import annotations
+
+import errno
+
+_ERESTARTSYS, _ERESTART_RESTARTBLOCK = 512, 516
+_ENOTSUPP = 524
+
+
+def user_errno(number: int | None) -> int:
+    """The errno that a program gets. FUSE carries those below 512 and no others: an answer with any
+    other number would be no answer, and its caller would wait for ever."""
+    if number is None or number <= 0:
+        return errno.EIO
+    if number < _ERESTARTSYS:
+        return number
+    if number <= _ERESTART_RESTARTBLOCK:
+        return errno.EINTR
+    return errno.EOPNOTSUPP if number == _ENOTSUPP else errno.EIO
