@@ -45,6 +45,7 @@ from machine.kernel.rcu import Rcu
 from machine.kernel.sched import Scheduler, Task
 from machine.kernel.service import Services
 from machine.kernel.slab import Slab
+from machine.kernel.slub_debug import SlubDebug
 from machine.kernel.stacktrace import StackTrace
 from machine.kernel.taint import Tainted
 from machine.kernel.text import Text
@@ -95,12 +96,15 @@ class Kernel:
         self.text = Text(computer, self.sched)
         self.stack = StackTrace(computer, self.sched)
         self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
+        SlubDebug(computer, self.slab, self.sched, self.printk, self.traps, self.tainted)
         self.dyndbg = DynamicDebug(self.printk, self.sched)
         self.kobjects = KobjectTree()
         kernel_kobj = self.kobjects.at(("kernel",))
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
+        self._warned_of_timer = False
+        self.timers.warn_once = self._warn_of_timer
         self.watchdog = Watchdog(
             self.sched, self.timers, self.traps, self.printk, self.tainted, f"{image.release} #1"
         )
@@ -196,6 +200,11 @@ class Kernel:
             self.workqueues.queue,
             abi,
         )
+
+    def _warn_of_timer(self, message: str) -> None:
+        if not self._warned_of_timer:
+            self._warned_of_timer = True
+            self.traps.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
 
     def _retry_transition(self) -> None:
         self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)

@@ -42,7 +42,7 @@ class KmemCaches:
 
     @service("kmem_cache_destroy")
     def kmem_cache_destroy(self, cache: Ptr) -> None:
-        self._slab.free(cache)
+        self._slab.kfree(cache)
 
     async def _alloc(self, address: int, flags: int) -> int:
         if not address:
@@ -70,7 +70,7 @@ class KmemCaches:
 
     @service("kmem_cache_free")
     def kmem_cache_free(self, _cache: Ptr, address: Ptr) -> None:
-        self._slab.free(address)
+        self._slab.kfree(address)
 
     @service("kmem_cache_size")
     def kmem_cache_size(self, cache: Ptr) -> U64:

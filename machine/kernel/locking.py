@@ -186,15 +186,18 @@ class Locking:
 
     @service("mutex_lock", "mutex_lock_io")
     async def mutex_lock(self, address: Ptr) -> None:
+        self._sched.might_sleep("kernel/locking/mutex.c", 580)
         await self.lock(address)
 
     @service("mutex_lock_interruptible")
     async def mutex_lock_interruptible(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/mutex.c", 580)
         await self.lock(address, INTERRUPTIBLE)
         return 0
 
     @service("mutex_lock_killable")
     async def mutex_lock_killable(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/mutex.c", 580)
         await self.lock(address, KILLABLE)
         return 0
 
@@ -223,18 +226,22 @@ class Locking:
 
     @service("down")
     async def down(self, address: Ptr) -> None:
+        self._sched.might_sleep("kernel/locking/semaphore.c", 59)
         await self._down(address, UNINTERRUPTIBLE)
 
     @service("down_interruptible")
     async def down_interruptible(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/semaphore.c", 83)
         return await self._down(address, INTERRUPTIBLE)
 
     @service("down_killable")
     async def down_killable(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/semaphore.c", 110)
         return await self._down(address, KILLABLE)
 
     @service("down_timeout")
     async def down_timeout(self, address: Ptr, timeout: S64) -> int:
+        self._sched.might_sleep("kernel/locking/semaphore.c", 165)
         return await self._down(address, UNINTERRUPTIBLE, timeout)
 
     @service("down_trylock")
@@ -290,14 +297,17 @@ class Locking:
 
     @service("down_read")
     async def down_read(self, address: Ptr) -> None:
+        self._sched.might_sleep("kernel/locking/rwsem.c", 1519)
         await self._rwsem_down(address, UNINTERRUPTIBLE, reader=True)
 
     @service("down_read_interruptible")
     async def down_read_interruptible(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/rwsem.c", 1528)
         return await self._rwsem_down(address, INTERRUPTIBLE, reader=True)
 
     @service("down_read_killable")
     async def down_read_killable(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/rwsem.c", 1542)
         return await self._rwsem_down(address, KILLABLE, reader=True)
 
     @service("down_read_trylock")
@@ -306,10 +316,12 @@ class Locking:
 
     @service("down_write")
     async def down_write(self, address: Ptr) -> None:
+        self._sched.might_sleep("kernel/locking/rwsem.c", 1572)
         await self._rwsem_down(address, UNINTERRUPTIBLE, reader=False)
 
     @service("down_write_killable")
     async def down_write_killable(self, address: Ptr) -> int:
+        self._sched.might_sleep("kernel/locking/rwsem.c", 1583)
         return await self._rwsem_down(address, KILLABLE, reader=False)
 
     @service("down_write_trylock")
@@ -341,6 +353,7 @@ class Locking:
     ) -> int:
         """``do_wait_for_common``: the jiffies left (at least 1), 0 after the timeout, or
         -ERESTARTSYS after a signal."""
+        self._sched.might_sleep("kernel/sched/completion.c", 101)
         completion = self._space.view("struct completion", address)
         if not completion.done:
             task = self._sched.current

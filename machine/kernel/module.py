@@ -272,7 +272,13 @@ class Modules:
         """``do_init_module``."""
         struct, result = module.struct, 0
         if struct.init:
-            returned = await self._kernel.sched.current.call(struct.init) & 0xFFFFFFFF
+            function = int(struct.init)
+
+            def on_leak(before: int, after: int, irqs_off: bool) -> None:
+                self._warn_of_leak(function, before != after, irqs_off)
+
+            task = self._kernel.sched.current
+            returned = await task.call(function, on_leak=on_leak) & 0xFFFFFFFF
             result = returned - (1 << 32) if returned >> 31 else returned
         if result < 0:
             struct.state = State.GOING
@@ -287,6 +293,7 @@ class Modules:
                 f"do_init_module: '{module.name}'->init suspiciously returned {result}, it should "
                 "follow 0/-E convention\ndo_init_module: loading module anyway...",
             )
+            self._kernel.traps.dump_stack()
         struct.state = State.LIVE
         await self._notify(module, State.LIVE)
         self.put(struct.address_)
@@ -294,6 +301,15 @@ class Modules:
         self._kernel.symbols.add_module(module.name, module.core_symbols, module.regions)
         self._kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         module.finished.set()
+
+    def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
+        """``do_one_initcall``"""
+        what = "preemption imbalance " if preemption else ""
+        what += "disabled interrupts " if irqs_off else ""
+        name = self._kernel.symbols.sprint_symbol(function)
+        self._kernel.traps.warn(
+            "init/main.c", 1310, "do_one_initcall", f"initcall {name} returned with {what}"
+        )
 
     # -- unloading --------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class Rcu:
             if function:
                 await task.call(function, argument)
             else:
-                self._slab.free(argument)
+                self._slab.kvfree(argument)
         if not self._waiting:
             self._drained.set()
 

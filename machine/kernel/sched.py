@@ -201,8 +201,11 @@ class Task:
         finally:
             self.shield.shield = True
 
-    async def call(self, function: int, *arguments: int) -> int:
+    async def call(self, function: int, *arguments: int, on_leak: OnLeak | None = None) -> int:
         """Run the guest function at ``function`` on this task's stack; returns RAX, unsigned.
+
+        ``on_leak`` is told if it returns with preemption or interrupts off and must not; they are on
+        again then. Without it, that is a task that sleeps so.
 
         Raises TaskExit if the task does not survive it. A checkpoint only if the guest takes long or
         waits.
@@ -213,10 +216,14 @@ class Task:
         self.entered = True
         await sched.acquire(self)
         outer = cpu.save()
+        before = sched.preempt_count
         self.depth += 1
         try:
             self._enter(function, arguments)
-            return await self._run()
+            result = await self._run()
+            if self.depth == 1:
+                self._check_leak(before, on_leak)
+            return result
         except BaseException:
             if sched._pinned is None:  # what it held is lost, as in make_task_dead()
                 sched.preempt_count = 0
@@ -225,6 +232,17 @@ class Task:
             self.depth -= 1
             sched.switch_to(self)
             cpu.restore(outer)
+
+    def _check_leak(self, before: int, on_leak: OnLeak | None) -> None:
+        sched = self._sched
+        after, irqs_off = sched.preempt_count, not sched.interrupts_on
+        if after == before and not irqs_off:
+            return
+        if on_leak is not None:
+            on_leak(before, after, irqs_off)
+        elif after != before:
+            sched.on_schedule_bug(self)
+        sched.preempt_count = before
 
     def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
         """Stand at the beginning of ``function``, as if `guest_return` had called it."""
@@ -326,6 +344,8 @@ class Task:
             raise TaskExit(SIGKILL)
 
 
+OnLeak = Callable[[int, int, bool], None]
+"""Told of the preempt count before and after, and whether interrupts are off now."""
 ExceptionHandler = Callable[[Task, Stop], Awaitable[None]]
 Fork = Callable[[Task, Task | None], None]
 
@@ -351,6 +371,8 @@ class Scheduler:
         """Reports a service that failed in a way that it does not know of."""
         self.on_atomic: Callable[[Task], None] = lambda task: None
         """Looks at a task that goes on with preemption off after a slice; may raise TaskExit."""
+        self.on_might_sleep: Callable[[str, int], None] = lambda file, line: None
+        """Reports a task that may sleep at this place of the kernel, and must not."""
         self.on_deaf: Callable[[Task], None] = lambda task: None
         """Told of a task that is killed because it has a signal to take and does not pause."""
         self.on_fork: list[Fork] = []
@@ -466,6 +488,11 @@ class Scheduler:
             task.atomic_since = self.clock.now()
         self._set_need_resched(True)
         self.on_atomic(task)
+
+    def might_sleep(self, file: str, line: int) -> None:
+        """``might_sleep()``, as at this place in the kernel's source."""
+        if self.preempt_count or not self.interrupts_on:
+            self.on_might_sleep(file, line)
 
     def _set_need_resched(self, needed: bool) -> None:
         count = self.computer.space.read_u32(self._preempt_count)

@@ -7,7 +7,7 @@ is larger than half a page gets pages of its own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from machine.computer import Computer
 from machine.kernel.service import U32, U64, Ptr, service
@@ -17,8 +17,12 @@ GFP_ZERO = 0x100
 ZERO_SIZE_PTR = 16
 """What kmalloc(0) returns, include/linux/slab.h."""
 KMALLOC_MAX_SIZE = 4 << 20
+_MAX_ORDER = 11
+_BYTES_PER_OBJECT = 512
+"""RAM for each object that there may be at a time: they are remembered outside of it, too."""
 _SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048)
-_POISON_FREE = 0x6B
+POISON_FREE = 0x6B
+"""What a byte is that nobody has; include/linux/poison.h."""
 
 
 class Allocation(NamedTuple):
@@ -27,6 +31,34 @@ class Allocation(NamedTuple):
     size: int
     room: int
     owner: str
+
+
+class Reports(Protocol):
+    """Who is told of errors (`machine.kernel.slub_debug`)."""
+
+    def already_free(self, cache: str, address: int, room: int, /) -> None:
+        """A double free."""
+
+    def invalid_pointer(self, cache: str, address: int, /) -> None:
+        """Freed was an address in the middle of an object."""
+
+    def overwritten(self, cache: str, address: int, data: bytes, /) -> None:
+        """Free memory was written to."""
+
+    def not_allocated(self, address: int, /) -> None:
+        """Freed was what is nobody's."""
+
+    def nonexistent_vm_area(self, address: int, /) -> None:
+        """The same by vfree."""
+
+    def too_large(self) -> None:
+        """An allocation was larger than any may be."""
+
+    def no_pages(self, size: int, /) -> None:
+        """There is no memory for kmalloc."""
+
+    def no_vmalloc(self, size: int, /, *, exceeds: bool) -> None:
+        """Nor for vmalloc; ``exceeds``: nor would there ever be."""
 
 
 class Slab:
@@ -38,12 +70,15 @@ class Slab:
         self._free: dict[int, list[int]] = {size: [] for size in _SIZES}
         self._live: dict[int, Allocation] = {}
         self._vmalloced: dict[int, Allocation] = {}
+        self._rooms: dict[int, int] = {}  # of the objects of each slab, by its address
+        self._most = computer.memory.size // _BYTES_PER_OBJECT
+        self.reports: Reports | None = None
 
     # -- for services -----------------------------------------------------------------------------
 
     def alloc(self, size: int, owner: str) -> int:
         """Zeroed memory of ``size`` bytes. ``owner`` says who holds it. Raises MemoryError."""
-        if size > KMALLOC_MAX_SIZE:
+        if size > KMALLOC_MAX_SIZE or len(self._live) >= self._most:
             raise MemoryError(f"kmalloc of {size:#x} bytes")
         room = next((room for room in _SIZES if size <= room), 0)
         if room:
@@ -59,8 +94,14 @@ class Slab:
         free = self._free[room]
         if not free:
             page = PAGE_OFFSET + self._memory.alloc_pages(PAGE_SIZE)
+            self._rooms[page] = room
+            self._memory.write(page, bytes([POISON_FREE]) * PAGE_SIZE)
             free.extend(range(page + (PAGE_SIZE // room - 1) * room, page - 1, -room))
-        return free.pop()
+        address = free.pop()
+        data = self._memory.read(address, room)
+        if self.reports and data.count(POISON_FREE) != room:
+            self.reports.overwritten(f"kmalloc-{room}", address, data)
+        return address
 
     def free(self, address: int) -> bool:
         """Give memory back. False: nothing is allocated there (a wild or double free)."""
@@ -71,7 +112,7 @@ class Slab:
             return False
         if allocation.room in self._free:
             # Poisoned, so that a use after free shows.
-            self._memory.write(address, bytes([_POISON_FREE]) * allocation.room)
+            self._memory.write(address, bytes([POISON_FREE]) * allocation.room)
             self._free[allocation.room].append(address)
         else:
             self._memory.free_pages(address - PAGE_OFFSET, allocation.room)
@@ -105,13 +146,30 @@ class Slab:
         try:
             return self.alloc(size, owner or self._caller())
         except MemoryError:
+            if self.reports and size > KMALLOC_MAX_SIZE:
+                self.reports.too_large()
+            elif self.reports:
+                self.reports.no_pages(size)
+            return 0
+
+    def _vmalloc(self, size: int) -> int:
+        try:
+            return self.vmalloc_bytes(size, self._caller()) if size else 0
+        except MemoryError:
+            if self.reports:
+                self.reports.no_vmalloc(size, exceeds=size > self._memory.size)
             return 0
 
     @service("__kmalloc")
     def kmalloc(self, size: U64, _flags: U32) -> int:
         return self._kmalloc(size)
 
-    @service("__kmalloc_node", "kvmalloc_node")
+    @service("kvmalloc_node")
+    def kvmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
+        """What is too large for kmalloc has a mapping of its own."""
+        return self._kmalloc(size) if size <= KMALLOC_MAX_SIZE else self._vmalloc(size)
+
+    @service("__kmalloc_node")
     def kmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
         return self._kmalloc(size)
 
@@ -142,14 +200,31 @@ class Slab:
         if new and old is not None:
             self._memory.write(new, self._memory.read(address, min(size, old.size)))
             self.free(address)
+        elif new and address > ZERO_SIZE_PTR:
+            self.kfree(address)
         return new
 
-    @service("kfree", "kvfree")
+    @service("kfree")
     def kfree(self, address: Ptr) -> None:
+        if not self.free(address) and self.reports:
+            self._bad_free(address, self.reports)
+
+    def _bad_free(self, address: int, reports: Reports) -> None:
+        room = self._rooms.get(address & -PAGE_SIZE)
+        if room is None:
+            self._memory.translate(address)  # the page's struct page, which the kernel looks at
+            reports.not_allocated(address)
+        elif address % PAGE_SIZE % room or address % PAGE_SIZE + room > PAGE_SIZE:
+            reports.invalid_pointer(f"kmalloc-{room}", address)
+        else:
+            reports.already_free(f"kmalloc-{room}", address, room)
+
+    @service("kvfree")
+    def kvfree(self, address: Ptr) -> None:
         if address in self._vmalloced:
             self.vfree(address)
         else:
-            self.free(address)
+            self.kfree(address)
 
     @service("ksize", "__ksize")
     def ksize(self, address: Ptr) -> int:
@@ -158,10 +233,7 @@ class Slab:
 
     @service("vmalloc", "vzalloc")
     def vmalloc(self, size: U64) -> int:
-        try:
-            return self.vmalloc_bytes(size, self._caller()) if size else 0
-        except MemoryError:
-            return 0
+        return self._vmalloc(size)
 
     @service("vfree")
     def vfree(self, address: Ptr) -> None:
@@ -169,6 +241,8 @@ class Slab:
         if allocation is not None:
             area = self._computer.vmalloc_area
             self._computer.unmap_pages(area, address, allocation.size)
+        elif address and self.reports:
+            self.reports.nonexistent_vm_area(address)
 
     @service("__alloc_percpu", "__alloc_percpu_gfp")
     def alloc_percpu(self, size: U64, _align: U64) -> int:
@@ -181,12 +255,12 @@ class Slab:
     @service("free_percpu")
     def free_percpu(self, address: Ptr) -> None:
         if address:
-            self.free((address + self._computer.per_cpu_offset) % (1 << 64))
+            self.kfree((address + self._computer.per_cpu_offset) % (1 << 64))
 
     @service("__get_free_pages")
     def get_free_pages(self, _flags: U32, order: U32) -> int:
-        return self._kmalloc(PAGE_SIZE << order)
+        return self._kmalloc(PAGE_SIZE << min(order, _MAX_ORDER))
 
     @service("free_pages")
     def free_pages(self, address: Ptr, _order: U32) -> None:
-        self.free(address)
+        self.kfree(address)

@@ -54,6 +54,9 @@ class Timers:
         self._order = itertools.count()
         self._ksoftirqd: Task | None = None
         self._running: tuple[int, Once] | None = None
+        self._symbols = computer.symbols
+        self.warn_once: Callable[[str], None] = lambda message: None
+        """``WARN_ONCE`` of a timer's function; set when the kernel is put together."""
         self.direct: dict[int, Callable[[int], None]] = {}
         """Timer functions of the guest that Python stands in for, by address: no guest code runs
         between the end of the time and the call."""
@@ -155,8 +158,13 @@ class Timers:
         done = Once()
         self._running = timer, done
         sched.preempt_count += SOFTIRQ_OFFSET
+
+        def on_leak(before: int, after: int, _irqs_off: bool) -> None:
+            name = self._symbols.sprint_symbol(function)
+            self.warn_once(f"timer: {name} preempt leak: {before:08x} -> {after:08x}")
+
         try:
-            await task.call(function, timer)
+            await task.call(function, timer, on_leak=on_leak)
         finally:
             sched.preempt_count = 0
             self._running = None

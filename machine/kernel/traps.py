@@ -16,6 +16,7 @@ from machine import disasm
 from machine.computer import Computer
 from machine.cpu import Stop, Why
 from machine.kernel import printk as log
+from machine.kernel.clock import HZ
 from machine.kernel.extable import ExceptionTables
 from machine.kernel.printk import Printk
 from machine.kernel.sched import THREAD_SIZE, Scheduler, Task, TaskExit
@@ -79,6 +80,8 @@ class Traps:
         sched.on_schedule_bug = self._schedule_bug
         sched.on_service_bug = self._service_bug
         sched.on_deaf = self._deaf
+        sched.on_might_sleep = self._might_resched
+        self._last_might_resched: int | None = None
         first = computer.symbols.lookup("__start___bug_table")
         last = computer.symbols.lookup("__stop___bug_table")
         if first and last:
@@ -129,6 +132,25 @@ class Traps:
         count = self._sched.preempt_count
         self._say(f"BUG: scheduling while atomic: {task.comm}/{task.pid}/{count:#010x}", log.ERR)
         self._say(self.modules_linked_in())
+        self.dump_stack()
+        self._tainted.add(Taint.WARN)
+
+    def _might_resched(self, file: str, line: int) -> None:
+        """``__might_resched``, once a second."""
+        now = self._sched.clock.ticks()
+        if self._last_might_resched is not None and now < self._last_might_resched + HZ:
+            return
+        self._last_might_resched = now
+        task, count = self._sched.current, self._sched.preempt_count
+        self._say(
+            f"BUG: sleeping function called from invalid context at {file}:{line}", log.ERR
+        )
+        self._say(
+            f"in_atomic(): {int(count > 0)}, irqs_disabled(): {int(not self._sched.interrupts_on)}, "
+            f"non_block: 0, pid: {task.pid}, name: {task.comm}",
+            log.ERR,
+        )
+        self._say(f"preempt_count: {count:x}, expected: 0", log.ERR)
         self.dump_stack()
         self._tainted.add(Taint.WARN)
 
@@ -188,11 +210,13 @@ class Traps:
         self._cpu["rip"] = rip + len(UD2)
         return True
 
-    def warn(self, file: str, line: int, condition: str) -> None:
-        """``WARN_ON`` of a kernel service that is written in Python."""
+    def warn(self, file: str, line: int, function: str, message: str = "") -> None:
+        """``WARN_ON`` of a kernel service that is written in Python; with a message, ``WARN``."""
         task = self._sched.current
         self._say(CUT_HERE)
-        self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {condition}")
+        if message:
+            self._say(message)
+        self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}")
         self._tainted.add(Taint.WARN)
         self._say(self.modules_linked_in())
         self._say(self._cpu_line(task))

@@ -376,8 +376,11 @@ class Workqueues:
             if callable(key):
                 await key()
             else:
-                await task.call(worker.function, key)
-                await self._check_leak(worker)
+                await task.call(
+                    worker.function,
+                    key,
+                    on_leak=lambda _before, after, _irqs: self._report_leak(worker, after),
+                )
         finally:
             worker.item = None
             self._finish(item)
@@ -385,18 +388,14 @@ class Workqueues:
         task.state = TaskState.RUNNING
         await task.wait()  # let others run, if it goes on and on
 
-    async def _check_leak(self, worker: _Worker) -> None:
-        await self._sched.acquire(worker.task)
-        count = self._sched.preempt_count
-        if count:
-            task = worker.task
-            self._printk(
-                log.ERR,
-                f"BUG: workqueue leaked lock or atomic: {task.comm}/0x{count:08x}/{task.pid}\n"
-                "     last function: "
-                + self._computer.symbols.sprint_symbol_no_offset(worker.function),
-            )
-            self._sched.preempt_count = 0
+    def _report_leak(self, worker: _Worker, count: int) -> None:
+        task = worker.task
+        self._printk(
+            log.ERR,
+            f"BUG: workqueue leaked lock or atomic: {task.comm}/0x{count:08x}/{task.pid}\n"
+            "     last function: "
+            + self._computer.symbols.sprint_symbol_no_offset(worker.function),
+        )
 
     # -- work items -------------------------------------------------------------------------------
 
