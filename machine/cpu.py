@@ -40,7 +40,7 @@ _U64 = (1 << 64) - 1
 
 _SYSTEM_IDS = [
     getattr(x86, f"UC_X86_REG_{name}")
-    for name in ("CR0", "CR3", "CR4", "CS", "SS", "GS_BASE", "IDTR", "GDTR")
+    for name in ("MSR", "CR0", "CR3", "CR4", "CS", "SS", "GS_BASE", "IDTR", "GDTR")
 ]
 _SYSTEM_SLOT = 24  # sizeof(uc_x86_mmr), the largest of them
 
@@ -179,6 +179,7 @@ class Cpu:
         count = len(_SYSTEM_IDS)
         self._system_ids = (ctypes.c_int * count)(*_SYSTEM_IDS)
         self._system = ctypes.create_string_buffer(_SYSTEM_SLOT * count)
+        ctypes.c_uint32.from_buffer(self._system).value = _MSR_EFER  # which MSR it shall be
         at = ctypes.addressof(self._system)
         self._system_pointers = (ctypes.c_void_p * count)(
             *(at + _SYSTEM_SLOT * i for i in range(count))

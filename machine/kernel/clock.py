@@ -53,6 +53,10 @@ class Clock:
         with self.timeout(seconds):
             await trio.sleep_forever()
 
+    async def idle(self) -> None:
+        """Wait for the next interrupt, of which the timer's tick is the only one. A checkpoint."""
+        await self.sleep(1 / HZ)
+
     def slice_over(self) -> None:
         """A task gave the processor away and could run on at once."""
 
@@ -98,6 +102,11 @@ class VirtualClock(Clock):
         assert isinstance(_run._ALLOW_DETERMINISTIC_SCHEDULING, bool)
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
         _run._r.seed(self.seed)
+
+    async def idle(self) -> None:
+        """No tick comes while time stands still; so that nobody waits for ever, one comes at once."""
+        self.slice_over()
+        await trio.lowlevel.checkpoint()
 
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass: what can run now does so before, and everything that falls due

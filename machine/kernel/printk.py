@@ -22,6 +22,8 @@ DEFAULT_MESSAGE_LOGLEVEL = WARNING
 _SOH = "\x01"
 LOG_BUF_BYTES = 1 << 20
 """Text that is kept; older records are dropped."""
+_RECORD_BYTES = 32
+"""What a record takes without its text, as ``prb_desc_ring`` is sized."""
 
 
 class Record(NamedTuple):
@@ -156,9 +158,9 @@ class Printk:
         """Readers see it from now on."""
         self._open = None
         self._records.append(record)
-        self._bytes += len(record.text)
+        self._bytes += _RECORD_BYTES + len(record.text)
         while self._bytes > LOG_BUF_BYTES:
-            self._bytes -= len(self._records.popleft().text)
+            self._bytes -= _RECORD_BYTES + len(self._records.popleft().text)
         arrived, self._arrived = self._arrived, trio.Event()
         arrived.set()
         notified, self._notify = self._notify, {}

@@ -12,6 +12,7 @@ from random import Random
 from machine.computer import Computer
 from machine.kernel.clock import Clock
 from machine.kernel.service import U64, Ptr, service
+from machine.memory import PAGE_SIZE
 
 _PTR_KEY_BYTES = 16
 
@@ -29,7 +30,10 @@ class RandomNumbers:
 
     @service("get_random_bytes")
     def get_random_bytes(self, buffer: Ptr, size: U64) -> None:
-        self._memory.write(buffer, self.bytes(size))
+        while size:
+            piece = min(size, PAGE_SIZE)  # a wild size ends where the memory does
+            self._memory.write(buffer, self.bytes(piece))
+            buffer, size = buffer + piece, size - piece
 
     @service("get_random_u32")
     def get_random_u32(self) -> int:

@@ -21,7 +21,7 @@ import trio
 
 from machine.computer import Computer
 from machine.cpu import TRAP, Context, Stop, Why
-from machine.kernel.clock import HZ, Clock
+from machine.kernel.clock import Clock
 from machine.kernel.service import Services
 from machine.kernel.slab import Slab
 from machine.memory import PageFault, is_canonical
@@ -320,7 +320,7 @@ class Task:
         try:
             with sched.pin(self):
                 while True:
-                    await sched.clock.sleep(1 / HZ)
+                    await sched.clock.idle()
                     sched.watch(self)
                     self._take_signal()
                     await sched.acquire(self)

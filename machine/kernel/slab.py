@@ -67,10 +67,12 @@ class Slab:
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
         self._memory = computer.memory
-        self._free: dict[int, list[int]] = {size: [] for size in _SIZES}
+        self._partial: dict[int, dict[int, list[int]]] = {size: {} for size in _SIZES}
+        """The slabs with room in them, by the size of their objects and their address: what is free."""
         self._live: dict[int, Allocation] = {}
         self._vmalloced: dict[int, Allocation] = {}
-        self._rooms: dict[int, int] = {}  # of the objects of each slab, by its address
+        self._slabs: dict[int, tuple[int, list[int]]] = {}
+        """Every slab by its address: the size of its objects, and those that are free."""
         self._most = computer.memory.size // _BYTES_PER_OBJECT
         self.reports: Reports | None = None
 
@@ -91,17 +93,30 @@ class Slab:
         return address
 
     def _from_slab(self, room: int) -> int:
-        free = self._free[room]
-        if not free:
+        partial = self._partial[room]
+        if not partial:
             page = PAGE_OFFSET + self._memory.alloc_pages(PAGE_SIZE)
-            self._rooms[page] = room
             self._memory.write(page, bytes([POISON_FREE]) * PAGE_SIZE)
-            free.extend(range(page + (PAGE_SIZE // room - 1) * room, page - 1, -room))
+            free = list(range(page + (PAGE_SIZE // room - 1) * room, page - 1, -room))
+            self._slabs[page] = room, free
+            partial[page] = free
+        page, free = next(iter(partial.items()))
         address = free.pop()
+        if not free:
+            del partial[page]
         data = self._memory.read(address, room)
         if self.reports and data.count(POISON_FREE) != room:
             self.reports.overwritten(f"kmalloc-{room}", address, data)
         return address
+
+    def _to_slab(self, address: int, room: int) -> None:
+        page = address & -PAGE_SIZE
+        partial, (_, free) = self._partial[room], self._slabs[page]
+        free.append(address)
+        partial[page] = free
+        if len(free) == PAGE_SIZE // room and len(partial) > 1:  # one is kept for the next
+            del partial[page], self._slabs[page]
+            self._memory.free_pages(page - PAGE_OFFSET, PAGE_SIZE)
 
     def free(self, address: int) -> bool:
         """Give memory back. False: nothing is allocated there (a wild or double free)."""
@@ -110,10 +125,10 @@ class Slab:
         allocation = self._live.pop(address, None)
         if allocation is None:
             return False
-        if allocation.room in self._free:
+        if allocation.room in self._partial:
             # Poisoned, so that a use after free shows.
             self._memory.write(address, bytes([POISON_FREE]) * allocation.room)
-            self._free[allocation.room].append(address)
+            self._to_slab(address, allocation.room)
         else:
             self._memory.free_pages(address - PAGE_OFFSET, allocation.room)
         return True
@@ -210,8 +225,8 @@ class Slab:
             self._bad_free(address, self.reports)
 
     def _bad_free(self, address: int, reports: Reports) -> None:
-        room = self._rooms.get(address & -PAGE_SIZE)
-        if room is None:
+        room, _ = self._slabs.get(address & -PAGE_SIZE, (0, []))
+        if not room:
             self._memory.translate(address)  # the page's struct page, which the kernel looks at
             reports.not_allocated(address)
         elif address % PAGE_SIZE % room or address % PAGE_SIZE + room > PAGE_SIZE:

@@ -270,17 +270,14 @@ class Traps:
         return task.stack - PAGE_SIZE <= address < task.stack
 
     def _gp_hint(self, address: int) -> str:
-        """``get_kernel_gp_address``: the address that the instruction uses, if that may be why."""
+        """``get_kernel_gp_address``: the address that the instruction uses, if that is why."""
         if not address:
             try:
                 code = self._code(self._cpu["rip"], _INSTRUCTION_MAX)
             except PageFault:
                 return ""
             address = disasm.memory_operand(code, self._cpu.registers())
-        if not address:
-            return ""
-        hint = "maybe for address" if is_canonical(address) else "probably for non-canonical address"
-        return f", {hint} {address:#x}"
+        return "" if is_canonical(address) else f", probably for non-canonical address {address:#x}"
 
     def _page_fault_code(self, address: int) -> int:
         entry = self._computer.memory.entry(address)

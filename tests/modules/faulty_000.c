@@ -25,7 +25,7 @@ module_param(where, charp, 0);
 static unsigned long value;
 module_param(value, ulong, 0);
 
-static noinline int works(void) { return 42; }
+static noinline __used int works(void) { return 42; }
 static const int constant = 1;
 static DEFINE_MUTEX(mutex);
 static DEFINE_SPINLOCK(lock);
@@ -37,6 +37,13 @@ static char *volatile nothing;
 #define WILD 0xffff800000001000ul
 #define POISON 0xdead000000000100ul
 
+/* What the compiler knows nothing of. */
+static unsigned long hidden(void *address)
+{
+	asm volatile("" : "+r"(address));
+	return (unsigned long)address;
+}
+
 static void read_null(void) { READ_ONCE(*(int *)(nothing + 8)); }
 static void write_null(void) { WRITE_ONCE(*(int *)(nothing + 16), 1); }
 static void call_null(void) { ((void (*)(void))READ_ONCE(value))(); }
@@ -47,11 +54,11 @@ static void read_noncanonical(void) { READ_ONCE(*(int *)POISON); }
 static void call_noncanonical(void) { ((void (*)(void))POISON)(); }
 static void write_text(void) { WRITE_ONCE(*(u8 *)works, 0xc3); }
 static void write_rodata(void) { WRITE_ONCE(*(int *)&constant, 2); }
-static void write_kernel_text(void) { WRITE_ONCE(*(u8 *)_printk, 0xc3); }
+static void write_kernel_text(void) { WRITE_ONCE(*(u8 *)hidden(_printk), 0xc3); }
 static void write_direct_map(void)
 {
 	/* The same page of the kernel's text by its other name. */
-	WRITE_ONCE(*(u8 *)(0xffff888000000000ul + (unsigned long)_printk - 0xffffffff81000000ul + 0x1000000), 0xc3);
+	WRITE_ONCE(*(u8 *)(0xffff888000000000ul + hidden(_printk) - 0xffffffff81000000ul + 0x1000000), 0xc3);
 }
 static void execute_data(void)
 {
@@ -102,7 +109,7 @@ static void wrmsr_efer(void)
 }
 static void wrmsr_gs(void)
 {
-	asm volatile("movl $0xc0000101, %%ecx; xorl %%eax, %%eax; xorl %%edx, %%edx; wrmsr; movl %%gs:0, %%eax"
+	asm volatile("movl $0xc0000101, %%ecx; xorl %%eax, %%eax; movl $16, %%edx; wrmsr; movl %%gs:0, %%eax"
 		     ::: "eax", "ecx", "edx");
 }
 static void swapgs(void) { asm volatile("swapgs; mov %%gs:0, %%rax" ::: "rax"); }
