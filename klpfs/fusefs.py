@@ -385,7 +385,7 @@ class FileSystem(pyfuse3.Operations):
         if not file.flushes:  # most, and every close(2) comes here
             return
         try:
-            with self._interrupts.operation(file.caller.pid, file.ino):
+            with self._interrupts.operation(file.caller.pid, file.ino, closing=True):
                 await file.handle.flush(file.caller)
         finally:
             await self.settle()

@@ -31,12 +31,13 @@ class Thread(NamedTuple):
 class Interruptible:
     """The block of one operation: cancelled, and turned into EINTR, if its caller is signalled."""
 
-    __slots__ = ("_owner", "ino", "pid", "scope", "since", "waiters")
+    __slots__ = ("_owner", "closing", "ino", "pid", "scope", "since", "waiters")
 
-    def __init__(self, owner: Interrupts, pid: int, ino: int) -> None:
+    def __init__(self, owner: Interrupts, pid: int, ino: int, closing: bool) -> None:
         self._owner = owner
         self.pid = pid
         self.ino = ino
+        self.closing = closing
         self.scope = trio.CancelScope()
         self.since = 0.0
         self.waiters: list[Thread] | None = None  # not looked for yet
@@ -64,13 +65,14 @@ class Interrupts:
         self._pending: dict[Interruptible, None] = {}
         self._work = trio.Event()
 
-    def operation(self, pid: int, ino: int) -> Interruptible:
+    def operation(self, pid: int, ino: int, *, closing: bool = False) -> Interruptible:
         """A block (``with``) for one operation of thread ``pid`` on the open file ``ino``.
 
         A file may be read by another process than the one that opened it; ``pid`` is the latter.
+        With ``closing`` the operation is part of close(2), and its descriptor is no more.
         Raises `InterruptedError` at the end of the block if a signal cut it short.
         """
-        return Interruptible(self, pid, ino)
+        return Interruptible(self, pid, ino, closing)
 
     def begin(self, operation: Interruptible) -> None:
         operation.since = trio.current_time()
@@ -92,7 +94,10 @@ class Interrupts:
             late = trio.current_time() - PERIOD
             for operation in [each for each in self._pending if each.since <= late]:
                 if operation.waiters is None:
-                    operation.waiters = await waiters(operation.pid, operation.ino)
+                    if operation.closing:
+                        operation.waiters = closers(operation.pid)
+                    else:
+                        operation.waiters = await waiters(operation.pid, operation.ino)
                 if any(map(has_signal, operation.waiters)):
                     operation.scope.cancel()
                 await trio.lowlevel.checkpoint()
@@ -109,6 +114,14 @@ async def waiters(opener: int, ino: int) -> list[Thread]:
     return await trio.to_thread.run_sync(
         lambda: [thread for other in processes() for thread in waiting(other, ino)]
     )
+
+
+def closers(opener: int) -> list[Thread]:
+    """The threads that may be closing a file of ours: those of the opener's process."""
+    process = thread_group(opener)
+    if process is None:
+        return []
+    return [thread for thread in threads(process) if sleeps_in(thread) in _WAITS]
 
 
 def waiting(process: int, ino: int) -> list[Thread]:
