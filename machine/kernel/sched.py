@@ -11,6 +11,7 @@ import enum
 import errno
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -42,6 +43,9 @@ GENERAL_PROTECTION, PAGE_FAULT = 13, 14
 """Vectors of exceptions."""
 SIGNAL_GRACE = 1.0
 """Seconds of real time for which a task with a signal may go on in guest code without a pause."""
+
+_SERVICES_PER_SLICE = 64
+_SLICE_OF_SERVICES = 0.002  # seconds
 
 _log = logging.getLogger(__name__)
 
@@ -190,10 +194,11 @@ class Task:
             self.state = TaskState.RUNNING
         finally:
             self.shield.shield = True
+        await trio.lowlevel.checkpoint()
 
     def _signalled(self) -> bool:
         """Whether the process of the host that this task is has a signal to take."""
-        if self.shield is None:
+        if self.shield is None or self.shield.cancel_called:  # the power is off
             return False
         self.shield.shield = False
         try:
@@ -276,6 +281,8 @@ class Task:
                     if sched.is_return(stop.address):
                         return cpu["rax"]
                     await self._serve(stop.address)
+                    if sched.slice_used():
+                        await self._preempt(reliable=True)
                     continue
             except Exception as error:  # of a service, by what the guest gave it
                 await sched.fault(self, error)
@@ -300,10 +307,11 @@ class Task:
         if result is not None:
             sched.cpu["rax"] = result
 
-    async def _preempt(self) -> None:
-        """The end of a slice: others may run, unless preemption is off."""
+    async def _preempt(self, *, reliable: bool = False) -> None:
+        """The end of a slice: others may run, unless preemption is off. ``reliable`` says that the
+        task stands at the end of a service."""
         sched = self._sched
-        self.preempted = True
+        self.preempted = not reliable
         sched.clock.slice_over()
         try:
             with sched.pin(self):
@@ -391,6 +399,8 @@ class Scheduler:
         self._unpinned = trio.lowlevel.ParkingLot()
         self._jiffies = computer.symbol("jiffies")
         self._last_jiffies = 0
+        self._served = 0
+        self._slice_end = 0.0
         self._current_task = computer.per_cpu("current_task")
         self._preempt_count = computer.per_cpu("__preempt_count")
         computer.space.write_u32(self._preempt_count, _NO_RESCHED)  # as after boot: enabled
@@ -477,6 +487,18 @@ class Scheduler:
     def interrupts_on(self) -> bool:
         """Whether the running task has interrupts enabled."""
         return bool(self.cpu["eflags"] & _INTERRUPT_FLAG)
+
+    def slice_used(self) -> bool:
+        """Whether the services that were called since this last said so make a slice: guest code that
+        calls one after the other would never come to the end of its own."""
+        self._served += 1
+        if self._served < _SERVICES_PER_SLICE and (
+            self.clock.virtual or time.monotonic() < self._slice_end
+        ):
+            return False
+        self._served = 0
+        self._slice_end = time.monotonic() + _SLICE_OF_SERVICES
+        return True
 
     def watch(self, task: Task) -> None:
         """``task`` has had its slice and wants to go on. While it has preemption off, nobody else gets

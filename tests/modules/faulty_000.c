@@ -155,6 +155,10 @@ static void loop_atomic(void) { spin_lock(&lock); loop(); spin_unlock(&lock); }
 static void loop_irqs_off(void) { asm volatile("cli"); loop(); }
 static void loop_halted(void) { for (;;) asm volatile("cli; hlt"); }
 static void loop_locking(void) { for (;;) { spin_lock(&lock); spin_unlock(&lock); } }
+static void loop_printing(void) { for (;;) printk("and again\n"); }
+static void loop_allocating(void) { for (;;) kfree(kmalloc(64, GFP_KERNEL)); }
+static void loop_unlocking(void) { for (;;) { mutex_lock(&mutex); mutex_unlock(&mutex); } }
+static void loop_sleeping(void) { for (;;) schedule_timeout_interruptible(0); }
 static void spin_long(void) { spin_lock(&lock); __udelay(1000000000000ul); spin_unlock(&lock); }
 static void loop_until_signal(void) { while (!signal_pending(current)) cpu_relax(); }
 static void sleep_interruptibly(void) { wait_for_completion_interruptible(&never); }
@@ -258,7 +262,8 @@ static const struct { const char *name; void (*function)(void); } faults[] = {
 	FAULT(swapgs), FAULT(lidt), FAULT(lgdt), FAULT(iretq), FAULT(to_user_mode), FAULT(sysret),
 	{ "syscall", syscall_ }, FAULT(out), FAULT(in), FAULT(modify_itself), FAULT(return_nowhere),
 	FAULT(lose_stack), FAULT(loop), FAULT(loop_atomic), FAULT(loop_irqs_off), FAULT(loop_halted),
-	FAULT(loop_locking), FAULT(spin_long), FAULT(loop_until_signal), FAULT(sleep_interruptibly),
+	FAULT(loop_locking), FAULT(spin_long), FAULT(loop_printing),
+	FAULT(loop_allocating), FAULT(loop_unlocking), FAULT(loop_sleeping), FAULT(loop_until_signal), FAULT(sleep_interruptibly),
 	FAULT(sleep_for_ever), FAULT(lock_twice), FAULT(unlock_unlocked), FAULT(keep_locked),
 	FAULT(keep_spinning), FAULT(sleep_atomic), FAULT(mutex_atomic), FAULT(kmalloc_huge),
 	FAULT(vmalloc_huge), FAULT(kvmalloc_huge), FAULT(pages_huge), FAULT(take_all), FAULT(double_free),
