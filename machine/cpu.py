@@ -29,6 +29,8 @@ TRAP = bytes.fromhex("e610eb00c3")
 """A trap into Python; as long as the call to ``__fentry__`` that begins a traceable function."""
 _TRAP_RET = len(TRAP) - 1
 _TRAP_STEPS = (0, 2, _TRAP_RET)  # its instructions
+_TRAPS_PER_SLICE = 256
+"""A trap takes Python as long as thousands of instructions take the guest."""
 
 REGISTERS = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
@@ -169,6 +171,7 @@ class Cpu:
         self._error: BaseException | None = None
         if not slice_instructions and not _stop_between_blocks_only(uc):
             slice_instructions = _INSTRUCTIONS_PER_SLICE
+        self._traps_left = 0
         self._instructions = slice_instructions
         self._ticker = Ticker(slice_seconds, uc.emu_stop)
         self._pristine = uc.context_save()
@@ -249,8 +252,11 @@ class Cpu:
             return  # a port with no device behind it
         try:
             if handler():
-                return
-            self._stop = Stop(Why.TRAP, address)
+                self._traps_left -= 1
+                if self._traps_left:
+                    return
+            else:
+                self._stop = Stop(Why.TRAP, address)
         except BaseException as error:  # it may not unwind through the emulator's C frames
             self._error = error
         uc.emu_stop()
@@ -277,6 +283,7 @@ class Cpu:
         """
         uc = self._uc
         self._stop = None
+        self._traps_left = _TRAPS_PER_SLICE
         rip = self._rip.read()[0]
         try:
             if self._instructions:

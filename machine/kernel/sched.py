@@ -683,7 +683,7 @@ class Scheduler:
         if sleeping:
             task.state = TaskState.UNINTERRUPTIBLE
 
-        async def root() -> None:
+        async def run() -> None:
             _current.set(task)
             try:
                 if sleeping:
@@ -691,12 +691,18 @@ class Scheduler:
                 task.exit_code = await main(task)
             except TaskExit as exit_:
                 task.exit_code = exit_.code
-            except Exception as error:  # the machine goes on without this thread
+            except Exception as error:
                 with suppress(TaskExit):
                     await self.fault(task, error)
             finally:
                 self.schedule_debug(task)
                 self.release_task(task)
+
+        async def root() -> None:
+            try:
+                await run()
+            except Exception:  # guest code has spoilt what a task is made of; the others go on
+                _log.exception("the end of %s failed", comm)
 
         self.nursery.start_soon(root, name=comm)
         return task
