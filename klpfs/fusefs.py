@@ -55,6 +55,8 @@ def answers(
             raise
         except OSError as error:
             raise pyfuse3.FUSEError(user_errno(error.errno)) from None
+        except MemoryError:  # of the guest, most likely
+            raise pyfuse3.FUSEError(errno.ENOMEM) from None
         except Exception:
             log.exception("%s failed", method.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None

@@ -19,6 +19,7 @@ from machine import disasm
 from machine.cpu import REGISTERS
 from machine.kernel.clock import VirtualClock
 from machine.kernel.kernel import Kernel
+from machine.kernel.kobject import is_file_name
 from machine.kernel.livepatch.abi import Life
 from machine.kernel.livepatch.universe import KLP_PATCHED, KLP_UNPATCHED
 from machine.kernel.module import IGNORE_MODVERSIONS, IGNORE_VERMAGIC
@@ -67,7 +68,7 @@ class _Disassembly(DynamicDirectory):
     def names(self) -> Iterable[str]:
         seen: dict[str, int] = {}
         for symbol, _module in self._kernel.symbols:
-            if symbol.kind in _KALLSYMS_TEXT:
+            if symbol.kind in _KALLSYMS_TEXT and is_file_name(symbol.name):
                 count = seen[symbol.name] = seen.get(symbol.name, 0) + 1
                 yield symbol.name if count == 1 else f"{symbol.name},{count}"
 

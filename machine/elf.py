@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, NoReturn
 
+from machine import limits
 from machine.memory import MODULES_END, MODULES_VADDR, page_align
 
 _EHDR = struct.Struct("<4s12xHHIQQQIHHHHHH")
@@ -188,6 +189,8 @@ class ModuleImage:
             return next(wanted, 0)
 
         info = find(".modinfo")
+        if sections[info].size > limits.MODINFO:
+            raise ElfError(errno.ENOMEM, f"Module has {sections[info].size} bytes of .modinfo")
         modinfo = Modinfo.parse(bytes(sections[info].data))
         info_name = modinfo.get("name")
         symtab = next((s.index for s in sections[1:] if s.type == SHT_SYMTAB), 0)
@@ -230,6 +233,8 @@ class ModuleImage:
         table = self.sections[self.symtab]
         strings = bytes(self.sections[table.link].data)
         whole = len(table.data) // _SYM.size * _SYM.size
+        if whole > limits.SYMBOLS * _SYM.size:
+            raise ElfError(errno.ENOMEM, f"{self.name}: too many symbols")
         symbols = []
         for i, (name_off, info, _, shndx, value, size) in enumerate(
             _SYM.iter_unpack(table.data[:whole])

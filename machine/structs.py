@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+from machine import limits
 from machine.btf import BtfError, Kind, Member, Type, Types
 from machine.memory import PAGE_SIZE, PageFault
 
@@ -405,10 +406,13 @@ class Space:
         taken out, as in ``list_for_each_entry_safe``."""
         at, offset = _address(head), self.types.offsetof(name, member)
         entry = self.read_u64(at)
-        while entry != at:
+        for _ in range(limits.LIST):
+            if entry == at:
+                return
             following = self.read_u64(entry)
             yield self.view(name, entry - offset)
             entry = following
+        raise limits.Endless(f"the list at {at:#x}")
 
     def list_first_entry(self, head: int | _View, name: str, member: str) -> Any:
         """The first struct on a list, None when it is empty (``list_first_entry_or_null``)."""
@@ -443,10 +447,13 @@ class Space:
     def hlist_entries(self, head: int | _View, name: str, member: str) -> Iterator[Any]:
         """The structs in a bucket; the one yielded last may be taken out."""
         node, offset = self.read_u64(_address(head)), self.types.offsetof(name, member)
-        while node:
+        for _ in range(limits.LIST):
+            if not node:
+                return
             following = self.read_u64(node)
             yield self.view(name, node - offset)
             node = following
+        raise limits.Endless(f"the bucket at {_address(head):#x}")
 
     # -- how each type is read and written --------------------------------------------------------
 

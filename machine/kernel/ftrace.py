@@ -25,6 +25,7 @@ from machine.kernel.service import S32, U64, Ptr, service
 from machine.kernel.slab import Slab
 from machine.kernel.stacktrace import StackTrace
 from machine.kernel.text import CALL_SIZE, NOP5, Text, call_to, target_of
+from machine.memory import PageFault
 from machine.structs import Struct
 
 ENABLED = 1 << 0
@@ -38,6 +39,8 @@ PERMANENT = 1 << 16
 """``ftrace_ops.flags``, include/linux/ftrace.h."""
 
 _RET = b"\xc3"
+_FILTER_MAX = 512
+_HASH_MAX_BITS = 12
 _OP_REFERENCE = 7  # mov function_trace_op(%rip), %rdx
 _MCOUNT_MAX_OFFSET = 4
 """A site is at most so far behind the beginning of its function: behind an endbr64."""
@@ -162,6 +165,8 @@ class Ftrace:
         found = self._view(ops).func_hash.filter_hash
         if not found:
             return set()
+        if found.size_bits > _HASH_MAX_BITS:
+            raise PageFault(int(found))  # it is no ftrace_hash
         ips = set()
         for i in range(1 << found.size_bits):
             bucket = found.buckets[i].address_
@@ -197,6 +202,8 @@ class Ftrace:
         if not address or self._slab_does_not_own(address):
             return
         hash_ = self._space.view("struct ftrace_hash", address)
+        if hash_.size_bits > _HASH_MAX_BITS:
+            raise PageFault(address)
         for i in range(1 << hash_.size_bits):
             bucket = hash_.buckets[i].address_
             for entry in list(
@@ -431,7 +438,7 @@ class Ftrace:
 
     @service("ftrace_set_filter")
     async def ftrace_set_filter(self, ops: Ptr, text: Ptr, length: S32, reset: S32) -> int:
-        pattern = self._computer.memory.read(text, length).decode() if text else ""
+        pattern = self._space.read_string(text, min(max(length, 0), _FILTER_MAX)) if text else ""
         ips = self._matching(pattern)
         if pattern and not ips:
             raise OSError(errno.EINVAL, f"no function matches {pattern}")

@@ -115,6 +115,7 @@ class Kernel:
         self.params = Params(computer, self.sched, self.slab, self.printk, self.dyndbg)
         self.user = UserMemory(computer, self.sched, self.slab)
         self.proc = Proc(computer, self.sched, self.slab, self.user)
+        self.proc.warn = self._warn_of_proc
         self.modules = Modules(self)
         providers = [
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
@@ -200,6 +201,9 @@ class Kernel:
             self.workqueues.queue,
             abi,
         )
+
+    def _warn_of_proc(self, message: str) -> None:
+        self.traps.warn("fs/proc/generic.c", 429, "__proc_create", message)
 
     def _warn_of_timer(self, message: str) -> None:
         if not self._warned_of_timer:

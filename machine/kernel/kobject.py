@@ -11,6 +11,15 @@ Show = Callable[[], Awaitable[str]]
 Store = Callable[[bytes], Awaitable[None]]
 
 
+NAME_MAX = 255
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can be called so."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    return name not in ("", ".", "..") and not {"/", "\0"} & set(name) and size <= NAME_MAX
+
+
 class KobjAttribute(NamedTuple):
     """A file of a kobject. ``store`` gets what one write brought; both raise OSError."""
 
@@ -47,13 +56,26 @@ class Kobject:
         return (*self.parent.path, self.name) if self.parent else ()
 
     def add(self, child: Kobject) -> Kobject:
-        """``kobject_add``. Raises OSError(EEXIST) if the name is taken."""
+        """``kobject_add``. Raises OSError: EEXIST if a name is taken, EINVAL if one in it cannot be a
+        file's."""
+        child.check()
         if child.name in self.children:
             raise OSError(errno.EEXIST, f"cannot create duplicate filename '{child.name}'")
         self.children[child.name] = child
         child.parent = self
         child._joined(self.tree)
         return child
+
+    def check(self) -> None:
+        """Raises OSError for names in it that are none, or come twice."""
+        names = [attribute.name for attribute in self.attributes]
+        for name in (self.name, *names):
+            if not is_file_name(name):
+                raise OSError(errno.EINVAL, f"not a file name: {name!r}")
+        if len({*names, *self.children}) < len(names) + len(self.children):
+            raise OSError(errno.EEXIST, f"a filename comes twice in '{self.name}'")
+        for child in self.children.values():
+            child.check()
 
     def _joined(self, tree: KobjectTree | None) -> None:
         self.tree = tree

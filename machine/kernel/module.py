@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import trio
 
+from machine import limits
 from machine.image import Export
 from machine.kernel import printk as log
 from machine.kernel.livepatch.off import LivepatchOff
@@ -23,6 +25,7 @@ from machine.kernel.module_sysfs import ModuleSysfs
 from machine.kernel.sched import TaskExit
 from machine.kernel.service import Ptr, service
 from machine.kernel.taint import Taint, module_taint_letters
+from machine.memory import PageFault
 from machine.structs import Struct
 
 if TYPE_CHECKING:
@@ -34,6 +37,9 @@ IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 MODULE_REF_BASE = 1
 
 
+_log = logging.getLogger(__name__)
+
+
 class State(enum.IntEnum):
     """``enum module_state``."""
 
@@ -43,7 +49,7 @@ class State(enum.IntEnum):
     UNFORMED = 3
 
 
-_STATE_NAMES = {State.LIVE: "Live", State.COMING: "Loading", State.GOING: "Unloading"}
+_STATE_NAMES: dict[int, str] = {State.LIVE: "Live", State.COMING: "Loading", State.GOING: "Unloading"}
 
 
 class Modules:
@@ -85,7 +91,8 @@ class Modules:
 
     def at(self, address: int) -> LoadedModule | None:
         """The module whose struct module is at ``address``."""
-        return next((m for m in self._modules.values() if m.struct.address_ == address), None)
+        placed = (module for module in self._modules.values() if module.placed)
+        return next((module for module in placed if module.struct.address_ == address), None)
 
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
         """``resolve_symbol``: the export of that name; ``user`` then holds on to the module that has
@@ -196,6 +203,8 @@ class Modules:
         ``arguments``: ``name=value`` ... as one line. Raises OSError as the system call would, after
         a line in the log; TaskExit if the init oopsed, which leaves the module "coming".
         """
+        if len(arguments) > limits.PARAMETERS:
+            raise OSError(errno.E2BIG, "too many parameters")
         module = self._loader.read(data, flags)
         await self._wait_for_place(module.name)
         self._modules[module.name] = module
@@ -204,19 +213,33 @@ class Modules:
             if self._list_head:
                 self._space.list_add(module.struct.member_address_("list"), self._list_head)
             module.struct.refcnt.counter = MODULE_REF_BASE + 1
-        except BaseException:
+        except BaseException as error:
             self._forget(module)
+            if isinstance(error, Exception):
+                raise self._refusal(module.name, error) from None
             raise
         try:
             await self._come(module, arguments)
             await self._run_init(module)
-        except OSError:
+        except Exception as error:
             await self._free_module(module)
-            raise
+            raise self._refusal(module.name, error) from None
         except TaskExit:
             # The task that loads it is dead: it stays as it is, for ever.
             module.finished.set()
             raise
+
+    def _refusal(self, name: str, error: Exception) -> OSError:
+        """What the system call returns. Where the kernel would trust the file, and fall over it, there is
+        a line in the log."""
+        if isinstance(error, OSError):
+            return error
+        if isinstance(error, MemoryError):
+            return OSError(errno.ENOMEM, str(error))
+        if not isinstance(error, PageFault | limits.Endless):
+            _log.error("loading %s failed", name, exc_info=error)
+        self._printk(log.ERR, f"{name}: module is malformed: {error}")
+        return OSError(errno.ENOEXEC, str(error))
 
     async def _wait_for_place(self, name: str) -> None:
         """``add_unformed_module``: one of that name may be on its way in or out."""
@@ -239,13 +262,13 @@ class Modules:
         await self.livepatch.module_coming(module.struct)
         try:
             await self._notify(module, State.COMING)
-        except OSError:
+        except Exception:
             await self.livepatch.module_going(module.struct)
             raise
         try:
             await kernel.params.parse(module.name, arguments, module.params(self._space))
             self._sysfs.add(module)
-        except OSError:
+        except Exception:
             module.struct.state = State.GOING
             await self._notify(module, State.GOING)
             await self.livepatch.module_going(module.struct)
@@ -297,9 +320,9 @@ class Modules:
         struct.state = State.LIVE
         await self._notify(module, State.LIVE)
         self.put(struct.address_)
+        self._kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         self._loader.free_init(module)
         self._kernel.symbols.add_module(module.name, module.core_symbols, module.regions)
-        self._kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         module.finished.set()
 
     def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
@@ -346,8 +369,12 @@ class Modules:
 
     async def _free_module(self, module: LoadedModule) -> None:
         """``free_module``."""
-        await self._kernel.params.destroy(module.params(self._space))
-        self._forget(module)
+        try:
+            await self._kernel.params.destroy(module.params(self._space))
+        except (PageFault, limits.Endless) as error:
+            self._printk(log.ERR, f"{module.name}: its parameters are not what they were: {error}")
+        finally:
+            self._forget(module)
 
     def _forget(self, module: LoadedModule) -> None:
         """As if it had never been there."""
@@ -392,12 +419,13 @@ class Modules:
     def flags(module: LoadedModule) -> str:
         """``module_flags``: taints and state in parentheses, or nothing."""
         letters = module_taint_letters(int(module.struct.taints))
-        state = {State.GOING: "-", State.COMING: "+"}.get(State(module.struct.state), "")
+        marks: dict[int, str] = {State.GOING: "-", State.COMING: "+"}
+        state = marks.get(int(module.struct.state), "")
         return f"({letters}{state})" if letters or state else ""
 
     def linked_in(self) -> str:
         """``print_modules``."""
-        names = "".join(f" {module.name}{self.flags(module)}" for module in self)
+        names = "".join(f" {module.name}{self.flags(module)}" for module in self if module.placed)
         return f"Modules linked in:{names}"
 
     def proc_modules(self) -> str:
@@ -411,7 +439,7 @@ class Modules:
             if struct.init and not struct.exit:
                 users += "[permanent],"
             size = struct.core_layout.size + struct.init_layout.size
-            state = _STATE_NAMES[State(struct.state)]
+            state = _STATE_NAMES.get(int(struct.state), "Unknown")
             flags = self.flags(module)
             lines.append(
                 f"{module.name} {size} {self.refcount(module)} {users or '-'} {state} "

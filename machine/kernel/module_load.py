@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from machine import limits
 from machine.computer import Computer
 from machine.elf import (
     SHF_RELA_LIVEPATCH,
@@ -142,7 +143,7 @@ class LoadedModule:
     def params(self, space: Space) -> list[Struct]:
         """Its ``struct kernel_param``s."""
         section = self.elf.find("__param")
-        if section is None:
+        if section is None or section.index not in self.addresses or section.size > limits.TABLE:
             return []
         size = space.types.sizeof("struct kernel_param")
         base = self.addresses[section.index]
@@ -386,6 +387,8 @@ class Loader:
         section = module.elf.find(name)
         if section is None or section.index not in module.addresses:
             return 0, 0
+        if section.size > limits.TABLE:
+            raise ElfError(errno.ENOMEM, f"{module.name}: {name} has {section.size} bytes")
         start = module.addresses[section.index]
         return start, start + section.size
 

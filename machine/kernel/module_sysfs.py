@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from machine.elf import SHF_ALLOC, SHT_NOTE, Section
@@ -42,16 +43,25 @@ class ModuleSysfs:
         kobject = Kobject(module.name, self._attributes(module))
         params = [param for param in module.params(self._kernel.computer.space) if param.perm]
         if params:
-            kobject.add(Kobject("parameters", [self._parameter(param) for param in params]))
+            parameters = Kobject("parameters", [self._parameter(param) for param in params])
+            self._add(kobject, parameters, module.name)
         kobject.add(Kobject("holders"))
-        kobject.add(Kobject("sections", [self._section(n, a) for n, a in module.section_addresses]))
+        sections = [self._section(n, a) for n, a in module.section_addresses]
         notes = [_note(section) for section in module.elf.sections if _is_note(section)]
-        if notes:
-            kobject.add(Kobject("notes", notes))
-        self._kobjects[module.name] = self._root.add(kobject)
+        for group in [Kobject("sections", sections), *([Kobject("notes", notes)] if notes else [])]:
+            with suppress(OSError):  # add_sect_attrs(): if names are no good, there are none
+                kobject.add(group)
+        self._kobjects[module.name] = self._add(self._root, kobject, module.name)
         for owner in module.uses:
             holders = self._kobjects[owner.name].children["holders"]
             holders.link(module.name, kobject)
+
+    def _add(self, parent: Kobject, kobject: Kobject, module: str) -> Kobject:
+        try:
+            return parent.add(kobject)
+        except OSError as error:
+            self._kernel.printk(log.ERR, f"{module}: sysfs: {error.strerror}")
+            raise
 
     def remove(self, module: LoadedModule) -> None:
         """``mod_sysfs_teardown``."""
@@ -73,7 +83,8 @@ class ModuleSysfs:
             return f"{struct.init_layout.size}\n"
 
         async def initstate() -> str:
-            return f"{_STATES[struct.state]}\n"
+            state = struct.state
+            return f"{_STATES[state] if state < len(_STATES) else 'unknown'}\n"
 
         async def refcnt() -> str:
             return f"{self._kernel.modules.refcount(module)}\n"

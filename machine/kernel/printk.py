@@ -117,7 +117,7 @@ class Printk:
 
     def __call__(self, level: int, message: str, *, facility: int = 0) -> None:
         """``printk(level, message)``; a final newline is implied."""
-        self._finish(self._begin(facility, level, message))
+        self._finish(self._begin(facility, level, message[:LOG_LINE_MAX]))
 
     def once(self, place: str, level: int, message: str) -> None:
         """``pr_notice_once`` and its kin: the first time only that ``place`` says something."""

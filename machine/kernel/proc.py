@@ -13,16 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from machine.computer import Computer
+from machine.kernel.kobject import NAME_MAX
 from machine.kernel.sched import Scheduler
 from machine.kernel.service import U32, U64, Ptr, service
 from machine.kernel.slab import Slab
 from machine.kernel.usermem import UserMemory
-from machine.memory import PAGE_SIZE
+from machine.limits import check_room
+from machine.memory import PAGE_SIZE, PageFault
 from machine.structs import Struct
 
 S_IFDIR, S_IFLNK = 0o40000, 0o120000
 _ITER_KVEC = 1
-_MAX_CONTENT = 64 << 20
+_MAX_CONTENT = 16 << 20
+_PATH_MAX, _SIZE_MAX = 4096, (1 << 63) - 1
 _MAX_ERRNO = 4095
 
 
@@ -63,25 +66,52 @@ class Proc:
         self._user = user
         self.root = ProcEntry("", 0o40555, 0)
         self._entries: dict[int, ProcEntry] = {}
+        self.warn: Callable[[str], None] = lambda message: None
+        """``WARN`` of an entry that cannot be; set when the kernel is put together."""
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
         """Called with an entry and True when it came, False when it went."""
 
     # -- registering ------------------------------------------------------------------------------
 
     def _create(self, name_at: int, mode: int, parent: int, default: int) -> ProcEntry | None:
-        *directories, name = self._space.read_string(name_at).split("/")
-        here = self._entries[parent] if parent else self.root
+        path = self._space.read_string(name_at)
+        *directories, name = path.split("/")
+        here = self._directory(parent)
         for directory in directories:
             if directory not in here.children:
-                return None
+                return self._refuse(f"name '{path}'")
             here = here.children[directory]
-        if not name or name in here.children:
-            return None
+        length = len(name.encode("utf-8", "surrogateescape"))
+        if not 0 < length <= NAME_MAX:
+            return self._refuse(f"name len {length}")
+        if name in (".", ".."):
+            return self._refuse(f"name '{name}'")
+        if here is self.root and name.isdecimal() and name.isascii():
+            return self._refuse(f"create '/proc/{name}' by hand")
+        if here is not self.root and not here.mode & S_IFDIR:
+            return self._refuse(f"'{here.name}' is not a directory")
+        if name in here.children:
+            return self._refuse(f"proc_dir_entry '{here.name or '/proc'}/{name}' already registered")
         size = self._space.types.sizeof("struct proc_dir_entry")
-        entry = ProcEntry(
-            name, mode if mode & 0o777 else mode | default, self._slab.alloc(size, "proc"), here
-        )
+        try:
+            check_room(self._entries)
+            address = self._slab.alloc(size, "proc")
+        except MemoryError:
+            return None
+        return ProcEntry(name, mode if mode & 0o777 else mode | default, address, here)
+
+    def _directory(self, address: int) -> ProcEntry:
+        """The entry that guest code means. Raises PageFault for one that is none."""
+        if not address:
+            return self.root
+        entry = self._entries.get(address)
+        if entry is None:
+            raise PageFault(address)
         return entry
+
+    def _refuse(self, message: str) -> ProcEntry | None:
+        self.warn(message)
+        return None
 
     def _join(self, entry: ProcEntry) -> int:
         assert entry.parent is not None
@@ -144,12 +174,12 @@ class Proc:
         entry = self._create(name, S_IFLNK, parent, 0o777)
         if entry is None:
             return 0
-        entry.target = self._space.read_string(target)
+        entry.target = self._space.read_string(target, _PATH_MAX - 1)
         return self._join(entry)
 
     @service("proc_set_size")
     def proc_set_size(self, address: Ptr, size: U64) -> None:
-        self._entries[address].size = size
+        self._directory(address).size = min(size, _SIZE_MAX)
 
     @service("proc_remove")
     def proc_remove(self, address: Ptr) -> None:
@@ -159,7 +189,7 @@ class Proc:
 
     @service("remove_proc_entry", "remove_proc_subtree")
     def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> int:
-        here = self._entries[parent] if parent else self.root
+        here = self._directory(parent)
         for name in self._space.read_string(name_at).split("/"):
             if name not in here.children:
                 raise OSError(errno.ENOENT, "no such entry")
@@ -242,7 +272,7 @@ class Proc:
         iterator = space.view("struct iov_iter", kiocb.address_ + 256)
         kvec = space.view("struct kvec", kiocb.address_ + 512)
         kiocb.ki_filp = file
-        content = b""
+        content = bytearray()
         while len(content) < _MAX_CONTENT:
             kvec.iov_base, kvec.iov_len = buffer, PAGE_SIZE
             iterator.iter_type, iterator.iov_offset = _ITER_KVEC, 0
@@ -252,19 +282,19 @@ class Proc:
             )
             if not got:
                 break
-            content += self._computer.memory.read(buffer, got)
-        return content
+            content += self._computer.memory.read(buffer, min(got, PAGE_SIZE))
+        return bytes(content)
 
     async def _read(self, read: int, file: Struct) -> bytes:
         call, position = self._sched.current.call, file.member_address_("f_pos")
-        content = b""
+        content = bytearray()
         with self._user.buffer(PAGE_SIZE) as buffer:
             while len(content) < _MAX_CONTENT:
                 got = check(await call(read, file.address_, buffer, PAGE_SIZE, position))
                 if not got:
                     break
-                content += self._computer.memory.read(buffer, got)
-        return content
+                content += self._computer.memory.read(buffer, min(got, PAGE_SIZE))
+        return bytes(content)
 
     async def write(self, entry: ProcEntry, data: bytes) -> None:
         """Hand ``data`` to the file's write function. Raises OSError (EIO: it has none)."""

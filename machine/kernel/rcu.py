@@ -12,6 +12,7 @@ from machine.computer import Computer
 from machine.kernel.sched import Scheduler, Task
 from machine.kernel.service import Ptr, service
 from machine.kernel.slab import Slab
+from machine.limits import check_room
 
 
 class Rcu:
@@ -32,6 +33,7 @@ class Rcu:
         self._drained = trio.Event()
 
     def _enqueue(self, function: int, argument: int) -> None:
+        check_room(self._waiting)
         if not self._waiting:
             self._drained = trio.Event()
             self._run_later(self._invoke)
@@ -56,7 +58,7 @@ class Rcu:
 
     @service("call_rcu")
     def call_rcu(self, head: Ptr, function: Ptr) -> None:
-        self._space.view("struct rcu_head", head).func = function
+        self._space.view("struct callback_head", head).func = function
         self._enqueue(function, head)
 
     @service("kvfree_call_rcu")

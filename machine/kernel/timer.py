@@ -16,6 +16,7 @@ from machine.kernel.clock import HZ, Clock
 from machine.kernel.sched import Scheduler, Task, TaskExit, TaskState
 from machine.kernel.service import S64, U32, U64, Ptr, service
 from machine.kernel.wait import IDLE, KILLABLE, Once, schedule_timeout
+from machine.limits import check_room
 from machine.memory import PageFault
 from machine.structs import LIST_POISON2
 
@@ -107,6 +108,7 @@ class Timers:
     def _enqueue(self, timer: int | Callback, ticks: int) -> None:
         if len(self._queue) > 2 * len(self._pending) + _STALE_ENTRIES:
             self._queue = sorted(self._pending.values())
+        check_room(self._pending)
         # The earliest that a timer runs is the next tick.
         entry = _Entry(max(ticks, self._clock.ticks() + 1), next(self._order), timer)
         self._pending[timer] = entry

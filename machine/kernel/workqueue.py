@@ -22,6 +22,7 @@ from machine.kernel.slab import Slab
 from machine.kernel.timer import Timers
 from machine.kernel.vsprintf import text, vscnprintf_here
 from machine.kernel.wait import IDLE, Once
+from machine.limits import check_room
 from machine.memory import PageFault
 
 PF_WQ_WORKER = 0x20
@@ -209,6 +210,7 @@ class Workqueues:
         if queue.draining and not self._is_chained_work(queue):
             self._printk(log.WARNING, f"workqueue: work queued on {queue.name}, which is drained")
             return
+        check_room(self._pending)
         item = _Item(key, queue)
         self._pending[key] = item
         queue.items[item] = None
@@ -559,6 +561,7 @@ class Workqueues:
             await vscnprintf_here(self._computer, current, fmt, fixed=3, limit=_WQ_NAME_LEN)
         )
         try:
+            check_room(self._queues)
             address = self._alloc(name)
         except MemoryError:
             return 0

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+from machine import limits
 from machine.computer import Computer
 from machine.kernel import printk as log
 from machine.kernel.kobject import KobjAttribute, Kobject, kstrtobool
@@ -149,7 +150,7 @@ class Livepatch:
                 self._init_early(patch)
                 self._init_patch(patch, name)
                 await self._enable(patch, name)
-            except (OSError, MemoryError, PageFault) as error:
+            except (OSError, MemoryError, PageFault, limits.Endless) as error:
                 self._free_start(patch)
                 self._free_finish(patch)
                 if isinstance(error, MemoryError):
@@ -158,16 +159,20 @@ class Livepatch:
         return 0
 
     def _static_objects(self, patch: Struct) -> Iterator[Struct]:
-        i = 0
-        while patch.objs[i].funcs or patch.objs[i].name:
-            yield patch.objs[i]
-            i += 1
+        for i in range(limits.LIST):
+            obj = patch.objs[i]
+            if not obj.funcs and not obj.name:
+                return
+            yield obj
+        raise limits.Endless("the objects of a patch")
 
     def _static_funcs(self, obj: Struct) -> Iterator[Struct]:
-        i = 0
-        while (func := obj.funcs[i]).old_name or func.new_func or func.old_sympos:
+        for i in range(limits.LIST):
+            func = obj.funcs[i]
+            if not (func.old_name or func.new_func or func.old_sympos):
+                return
             yield func
-            i += 1
+        raise limits.Endless("the functions of a patch")
 
     def _init_early(self, patch: Struct) -> None:
         """``klp_init_patch_early``: what freeing a patch needs is in place."""
@@ -195,10 +200,17 @@ class Livepatch:
     def _add_kobject(
         self, of: Struct, parent: Kobject, name: str, attributes: Sequence[KobjAttribute] = ()
     ) -> Kobject:
-        """``kobject_add``. Raises OSError(EEXIST), after what the log has about it."""
+        """``kobject_add``. Raises OSError: EEXIST, EINVAL; after what the log has about it."""
         try:
             kobject = parent.add(Kobject(name, attributes))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                self._printk(
+                    log.ERR,
+                    f"kobject_add_internal failed for {name} (error: {-(error.errno or 0)} parent: "
+                    f"{parent.name})",
+                )
+                raise
             path = "/".join((*parent.path, name))
             self._printk(log.WARNING, f"sysfs: cannot create duplicate filename '/{path}'")
             self._traps.dump_stack()
@@ -444,7 +456,7 @@ class Livepatch:
         return name, max(func.old_sympos, 1)
 
     def _kstrdup(self, text: str) -> int:
-        data = text.encode() + b"\0"
+        data = text.encode("utf-8", "surrogateescape") + b"\0"
         address = self._slab.alloc(len(data), "livepatch")
         self._computer.memory.write(address, data)
         return address
@@ -540,7 +552,7 @@ class Livepatch:
                 obj.mod = module
                 try:
                     await self._apply_to_coming(patch, obj, name)
-                except (OSError, PageFault):
+                except (OSError, PageFault, limits.Endless):
                     self._say(
                         log.WARNING,
                         f"patch '{patch.mod.name.string()}' failed for module '{name}', "

@@ -112,6 +112,7 @@ class KlpRelocations:
 
     def _resolve(self, module: LoadedModule, index: int, section_object: str) -> int:
         if index >= len(module.elf.symbols):
+            self._printk(log.ERR, f"{module.name}: a livepatch relocation has no symbol {index}")
             raise OSError(errno.ENOEXEC, "a relocation without a symbol")
         symbol = module.elf.symbols[index]
         if symbol.shndx != SHN_LIVEPATCH:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from machine import limits
 from machine.computer import Computer
 from machine.kernel.livepatch.transition import Transition
 from machine.kernel.service import U64, Ptr, service
@@ -31,10 +32,11 @@ class States:
     def _states(self, patch: Struct) -> Iterator[Struct]:
         states = patch.states
         if states:
-            i = 0
-            while states[i].id:
+            for i in range(limits.LIST):
+                if not states[i].id:
+                    return
                 yield states[i]
-                i += 1
+            raise limits.Endless("the states of a patch")
 
     def _find(self, patch: Struct, id_: int) -> Struct | None:
         return next((state for state in self._states(patch) if state.id == id_), None)
