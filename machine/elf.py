@@ -424,7 +424,9 @@ def layout(image: ModuleImage, *, kallsyms: bool = True) -> Layout:
         core, init = _layout_symtab(image, core, init)
     for part in (core, init):
         if part.size > MODULES_END - MODULES_VADDR:
-            raise ElfError(errno.ENOMEM)
+            raise ElfError(
+                errno.ENOMEM, f"{image.name}: vmalloc error: size {part.size}, exceeds total pages"
+            )
     return Layout(core, init, places)
 
 

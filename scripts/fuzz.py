@@ -34,7 +34,7 @@ from modules import kbuild  # noqa: E402
 
 HANG_SECONDS = 60
 CAP = 1 << 30
-"""Bytes of address space that a process may have beyond what it starts with."""
+"""Bytes of memory that a process may have beyond what it starts with."""
 
 
 @dataclass
@@ -61,9 +61,9 @@ def build(directory: Path) -> list[bytes]:
     return fuzzing.modules_of(directory)
 
 
-def address_space() -> int:
-    """What this process has now, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def resident() -> int:
+    """The memory that this process has now, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def work(
@@ -77,8 +77,7 @@ def work(
 
     async def main() -> None:
         async with target.open():
-            limit = address_space() + CAP
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            before = resident()
             while time.monotonic() < end:
                 data = mutator.next()
                 current.write_bytes(data)
@@ -89,6 +88,10 @@ def work(
                 except Exception:
                     problem = traceback.format_exc()
                 faulthandler.cancel_dump_traceback_later()
+                if resident() - before > CAP and not problem:
+                    problem = f"it has grown by {(resident() - before) >> 20} MiB"
+                if problem:
+                    current.with_suffix(".fault").write_bytes(data)
                 tell.send((accepted, problem))
                 if problem and isinstance(target, fuzzing.InKernel):
                     await target.new_kernel()
@@ -118,7 +121,7 @@ def fuzz(
                 result.inputs += 1
                 result.accepted += accepted
                 if problem:
-                    note(result, current, keep, problem)
+                    note(result, current.with_suffix(".fault"), keep, problem)
                 what = f"{result.inputs} inputs, {len(result.faults)} faults"
                 progress.update(shown, completed=time.monotonic() - start, what=what)
         except EOFError:
@@ -127,6 +130,7 @@ def fuzz(
             result.inputs += 1
             note(result, current, keep, f"the process ended with {process.exitcode}")
         current.unlink(missing_ok=True)
+        current.with_suffix(".fault").unlink(missing_ok=True)
     result.seconds = round(time.monotonic() - start, 1)
     return result
 

@@ -8,6 +8,7 @@ in success, or in one of the target's own errors. Anything else that comes out o
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import random
@@ -350,6 +351,8 @@ class InKernel(Target):
             self._power.cancel()
             self.kernel.close()
             self._power = None
+            del self.kernel
+            gc.collect()  # an emulator is large, and part of a circle
 
     async def new_kernel(self) -> None:
         """Throw the kernel away, and boot another one."""

@@ -120,9 +120,10 @@ class Kernel:
         providers = [
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
             self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
-            Kallsyms(computer), SystemInfo(computer, clock),
-            KmemCaches(computer, self.sched, self.slab), self.random,
+            Kallsyms(computer), SystemInfo(computer, clock), self.random,
         ]  # fmt: skip
+        if "struct kmem_cache" in computer.space.types:  # the embedded kernel has its own
+            providers.append(KmemCaches(computer, self.sched, self.slab))
         if self.abi.life is not Life.NONE:
             root = kernel_kobj.add(Kobject("livepatch"))
             self.livepatch = self.modules.livepatch = self._make_livepatch(root)

@@ -235,6 +235,7 @@ class Modules:
         if isinstance(error, OSError):
             return error
         if isinstance(error, MemoryError):
+            self._printk(log.WARNING, f"{name}: page allocation failure: order:0")
             return OSError(errno.ENOMEM, str(error))
         if not isinstance(error, PageFault | limits.Endless):
             _log.error("loading %s failed", name, exc_info=error)

@@ -280,12 +280,16 @@ class Loader:
 
     def _copy(self, module: LoadedModule) -> None:
         computer, plan = self._computer, module.plan
+        size = plan.core.size + plan.init.size
         try:
             for part, attribute in ((plan.core, "core_base"), (plan.init, "init_base")):
                 if part.size:
                     base = computer.map_pages(computer.modules_area, part.size)
                     setattr(module, attribute, base)
         except MemoryError:
+            self._printk(
+                log.WARNING, f"{module.name}: vmalloc error: size {size}, failed to allocate pages"
+            )
             raise OSError(errno.ENOMEM, "no memory for the module") from None
         for index, place in plan.places.items():
             section = module.elf.sections[index]
