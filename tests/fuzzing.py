@@ -37,7 +37,8 @@ from machine.image.vmlinux import Vmlinux
 from machine.kernel.clock import VirtualClock
 from machine.kernel.kernel import Kernel
 from machine.kernel.sched import TaskExit
-from machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START
+from machine.limits import Endless
+from machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START, PageFault
 
 MEMORY = 32 << 20
 LOCKUP_SECONDS = 30
@@ -547,7 +548,8 @@ class Services(InKernel):
                     await kernel.sched.current.call(kernel.computer.symbol(name), *arguments)
 
         error = await self.as_process(call)
-        if error is not None and not isinstance(error, OSError | TaskExit):
+        # A service may have been told to write over a struct that the end of a task needs.
+        if error is not None and not isinstance(error, OSError | TaskExit | PageFault | Endless):
             raise error
         self.log()
         await self.new_kernel()

@@ -158,7 +158,9 @@ class Task:
         """``schedule_timeout``: give the CPU away until somebody wakes this task, if its state says
         that it waits. False: the time was over first. A checkpoint."""
         if self.state == TaskState.RUNNING:
+            self._sched.clock.slice_over()
             await trio.lowlevel.checkpoint()
+            self._take_signal()
             return True
         if self._woken.is_set():
             self._woken = trio.Event()

@@ -87,7 +87,7 @@ class SlubDebug:
         """``free_large_kmalloc``, of what no slab and no large allocation is."""
         if self._once("kfree"):
             self._traps.warn("mm/slab_common.c", 931, "free_large_kmalloc")
-        self._printk.once(log.WARNING, f"object pointer: {address:#018x}")
+            self._printk(log.WARNING, f"object pointer: {address:#018x}")
 
     def nonexistent_vm_area(self, address: int) -> None:
         """``__vunmap``"""
