@@ -494,7 +494,7 @@ class Init(InKernel):
     """Broken modules whose init runs: anything may happen to the guest, and nothing to us."""
 
     name = "init"
-    inputs = 25
+    inputs = 15
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
         return list(modules)
@@ -523,11 +523,11 @@ class Services(InKernel):
     """Every function that Python stands in for, called with numbers from nowhere."""
 
     name = "services"
-    inputs = 150
+    inputs = 30
     _never = frozenset({"kthread_exit", "do_exit", "kthread_complete_and_exit", "panic", "schedule", "yield"})
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
-        return [bytes([i] * 16) for i in range(40)]
+        return [bytes([i] * 16) for i in range(20)]
 
     async def try_one(self, data: bytes) -> bool:
         pick = random.Random(data)
@@ -560,7 +560,7 @@ class Code(InKernel):
     """Random bytes as code, in ring 0."""
 
     name = "code"
-    inputs = 60
+    inputs = 40
     _start, _end = bytes.fromhex("554889e5"), bytes.fromhex("5dc3")
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
