@@ -523,11 +523,11 @@ class Services(InKernel):
     """Every function that Python stands in for, called with numbers from nowhere."""
 
     name = "services"
-    inputs = 30
+    inputs = 15
     _never = frozenset({"kthread_exit", "do_exit", "kthread_complete_and_exit", "panic", "schedule", "yield"})
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
-        return [bytes([i] * 16) for i in range(20)]
+        return [bytes([i] * 16) for i in range(10)]
 
     async def try_one(self, data: bytes) -> bool:
         pick = random.Random(data)
@@ -560,7 +560,7 @@ class Code(InKernel):
     """Random bytes as code, in ring 0."""
 
     name = "code"
-    inputs = 40
+    inputs = 20
     _start, _end = bytes.fromhex("554889e5"), bytes.fromhex("5dc3")
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
