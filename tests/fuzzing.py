@@ -524,15 +524,16 @@ class Services(InKernel):
 
     name = "services"
     inputs = 15
+    _harmless = b"get_taint"
     _never = frozenset({"kthread_exit", "do_exit", "kthread_complete_and_exit", "panic", "schedule", "yield"})
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
-        return [bytes([i] * 16) for i in range(10)]
+        return [self._harmless, *(bytes([i] * 16) for i in range(8))]
 
     async def try_one(self, data: bytes) -> bool:
         pick = random.Random(data)
         kernel = self.kernel
-        names = sorted(kernel.services.bound - self._never)
+        names = ["get_taint"] if data == self._harmless else sorted(kernel.services.bound - self._never)
         heap = kernel.slab.alloc(256, "fuzz")
         kernel.computer.memory.write(heap, pick.randbytes(64) + bytes(192))
         pool = [0, 1, 16, 4096, (1 << 64) - 1, heap, heap + 8, VMALLOC_START, PAGE_OFFSET + 0x2000, 1 << 40,
