@@ -624,7 +624,7 @@ class Scheduler:
         return task
 
     def _dup_task_struct(self) -> Struct:
-        """A task_struct with what the first task has, which is in no list and runs."""
+        """A task_struct with what the first task has, which is in no list and runs (kernel/fork.c)."""
         space, init_task = self.computer.space, self.idle.struct
         size = space.types.sizeof("struct task_struct")
         struct: Struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
@@ -634,6 +634,9 @@ class Scheduler:
             space.init_list_head(struct.address_ + offset)
         setattr(struct, "__state", int(TaskState.RUNNING))
         struct.thread_info.flags = 0
+        if "cpus_ptr" in space.types["struct task_struct"].fields:
+            # Where it may run: a mask of its own, which migrate_enable() of PREEMPT_RT looks for.
+            struct.cpus_ptr = struct.member_address_("cpus_mask")
         return struct
 
     def release_task(self, task: Task) -> None:
