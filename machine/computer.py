@@ -45,6 +45,10 @@ class Computer:
         self._load(image.segments)
         self.per_cpu_offset = self._copy_per_cpu(image.per_cpu)
         """From where a per-CPU variable is linked to where it is: the GS base."""
+        linked = len(image.per_cpu) if self.per_cpu_offset else 0
+        self.per_cpu_area = Extents(linked, linked + PERCPU_MODULE_RESERVE if linked else 0)
+        """What is free behind them for the per-CPU variables of modules, by the addresses these are
+        linked at; nothing in an image whose variables are in place."""
         self.cpu = Cpu(
             self.memory, gs_base=self.per_cpu_offset, slice_instructions=slice_instructions
         )

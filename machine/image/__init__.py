@@ -66,6 +66,8 @@ class Image:
     """Addresses of functions without code of their own, which need a service to stand in."""
     abi: str = "latest"
     """Which API of live patching it has: a name in `machine.kernel.livepatch.abi`."""
+    booted: bool = True
+    """Whether it is as a boot leaves a kernel: its subsystems are set up, as far as it has them."""
     init: range = range(0)
     """What a booted kernel has freed. It is loaded all the same, as its code may be needed: static_cpu_has()
     goes through .altinstr_aux until alternatives are applied. No ftrace site is in it."""

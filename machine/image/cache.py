@@ -73,6 +73,7 @@ def _encode(image: Image) -> bytes:
         "vermagic": image.vermagic,
         "banner": image.banner,
         "abi": image.abi,
+        "booted": image.booted,
         "unwinder": image.unwinder,
         "build_id": image.build_id,
         "init": [image.init.start, image.init.stop],

@@ -101,6 +101,7 @@ class _Reader:
             ftrace_sites=self._ftrace_sites(),
             btf=btf.data,
             abi=self._abi(),
+            booted=False,
             unwinder="orc" if "__start_orc_unwind" in self._at else "frame_pointer",
             build_id=self._vmlinux.build_id(),
             initcalls=[self._at[name] for name in _INITCALLS if name in self._at],

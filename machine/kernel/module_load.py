@@ -33,6 +33,7 @@ from machine.elf import (
 from machine.image import Export, Symbol, read_exports
 from machine.kernel import printk as log
 from machine.kernel.livepatch.abi import Abi, Life
+from machine.kernel.module_percpu import ModulePerCpu
 from machine.kernel.modversions import ModVersions
 from machine.kernel.printk import Printk
 from machine.kernel.taint import Taint, Tainted
@@ -64,6 +65,8 @@ class LoadedModule:
     plan: Layout = field(init=False)
     core_base: int = 0
     init_base: int = 0
+    percpu: tuple[int, int] = (0, 0)
+    """Where its per-CPU variables are linked, and their bytes."""
     addresses: dict[int, int] = field(default_factory=dict)
     """Where each section is, by its index."""
     versions: ModVersions = field(init=False)
@@ -163,6 +166,7 @@ class Loader:
         self._tainted = tainted
         self._modules = modules
         self._abi = abi
+        self._percpu = ModulePerCpu(computer)
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
@@ -180,7 +184,7 @@ class Loader:
         """Check a file: its form, its vermagic, what it says of itself. Raises OSError, after a line
         in the log."""
         with self._logged():
-            module = LoadedModule(ModuleImage.parse(data))
+            module = LoadedModule(ModuleImage.parse(data, smp=self._percpu.smp))
         self._check_versions(module, flags)
         self._check_vermagic(module, flags)
         if module.modinfo("intree") is None:
@@ -262,6 +266,7 @@ class Loader:
             module.plan = layout(module.elf)
             self._copy(module)
             self._adopt_struct(module)
+            module.percpu = self._percpu.alloc(module.elf)
             self._resolve(module)
             self._relocate(module)
             self._read_tables(module)
@@ -350,6 +355,8 @@ class Loader:
                 f"(max {len(module.elf.sections) - 1})",
             )
             return 0, errno.ENOEXEC
+        if shndx == module.elf.percpu:
+            return symbol.value + module.percpu[0], 0
         return symbol.value + module.addresses.get(shndx, 0), 0
 
     def _import(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
@@ -417,6 +424,8 @@ class Loader:
         if start:
             module.bug_table = (start, end)
             view.bug_table, view.num_bugs = start, (end - start) // _BUG_ENTRY
+        if module.percpu[1]:
+            view.percpu, view.percpu_size = module.percpu
         params = module.params(self._computer.space)
         view.num_kp = len(params)
         if params:
@@ -475,7 +484,8 @@ class Loader:
         if hasattr(module, "plan"):
             self._free_part(module.core_base, module.core_size)
             self._free_part(module.init_base, module.init_size)
-        module.core_base = module.init_base = 0
+        self._percpu.free(*module.percpu)
+        module.core_base, module.init_base, module.percpu = 0, 0, (0, 0)
         module.placed = False
 
     def _free_part(self, base: int, size: int) -> None:
