@@ -17,6 +17,7 @@ from machine.kernel.dyndbg import DynamicDebug
 from machine.kernel.early import set_up_cpu, set_up_system
 from machine.kernel.freezer import Freezer
 from machine.kernel.ftrace import Ftrace
+from machine.kernel.jump_label import JumpLabels
 from machine.kernel.kallsyms import Kallsyms, SystemInfo
 from machine.kernel.kmem_cache import KmemCaches
 from machine.kernel.kobject import Kobject, KobjectTree
@@ -94,6 +95,7 @@ class Kernel:
         self.printk = Printk(computer, clock, self.sched)
         self.tainted = Tainted(self.printk)
         self.text = Text(computer, self.sched)
+        self.jump_labels = JumpLabels(computer, self.text)
         self.stack = StackTrace(computer, self.sched)
         self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
         SlubDebug(computer, self.slab, self.sched, self.printk, self.traps, self.tainted)
@@ -120,7 +122,7 @@ class Kernel:
         providers = [
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
             self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
-            Kallsyms(computer), SystemInfo(computer, clock), self.random,
+            self.jump_labels, Kallsyms(computer), SystemInfo(computer, clock), self.random,
         ]  # fmt: skip
         if "struct kmem_cache" in computer.space.types:  # the embedded kernel has its own
             providers.append(KmemCaches(computer, self.sched, self.slab))

@@ -257,6 +257,7 @@ class Modules:
         kernel.ftrace.add_sites(module.ftrace_sites)
         if module.bug_table:
             kernel.traps.bug_tables.append(module.bug_table)
+        kernel.jump_labels.add(module.jump_table)
         kernel.stack.add_module(module.name, *module.orc_tables)
         if module.exception_table[0]:
             kernel.traps.exception_tables.add(*module.exception_table)
@@ -389,6 +390,7 @@ class Modules:
             if module.bug_table in kernel.traps.bug_tables:
                 kernel.traps.bug_tables.remove(module.bug_table)
             kernel.traps.exception_tables.remove(module.exception_table[0])
+            kernel.jump_labels.remove(module.jump_table)
             kernel.stack.remove_module(module.name)
             if module.struct.state != State.UNFORMED:
                 kernel.symbols.remove_module(module.name)

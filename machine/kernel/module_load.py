@@ -50,7 +50,7 @@ _GPL_COMPATIBLE = {
 _MAKES_LOCKDEP_UNRELIABLE = {Taint.FORCED_MODULE, Taint.PROPRIETARY_MODULE}
 _IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
 _UNFORMED = 3
-_BUG_ENTRY = 12
+_BUG_ENTRY, _JUMP_ENTRY = 12, 16
 
 
 @dataclass(eq=False)
@@ -77,6 +77,7 @@ class LoadedModule:
     users: list[LoadedModule] = field(default_factory=list)
     ftrace_sites: list[int] = field(default_factory=list)
     bug_table: tuple[int, int] | None = None
+    jump_table: tuple[int, int] = (0, 0)
     exception_table: tuple[int, int] = (0, 0)
     orc_tables: tuple[range, range] = (range(0), range(0))
     finished: trio.Event = field(default_factory=trio.Event)
@@ -417,6 +418,9 @@ class Loader:
         module.ftrace_sites = [site for site in sites if site and self._is_text(module, site)]
         view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
         module.exception_table = self._table(module, "__ex_table")
+        module.jump_table = start, end = self._table(module, "__jump_table")
+        if start and "jump_entries" in view.type_.fields:
+            view.jump_entries, view.num_jump_entries = start, (end - start) // _JUMP_ENTRY
         module.orc_tables = (
             range(*self._table(module, ".orc_unwind_ip")), range(*self._table(module, ".orc_unwind"))
         )  # fmt: skip

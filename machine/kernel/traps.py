@@ -264,6 +264,24 @@ class Traps:
         self._say(END_TRACE)
         self._show_regs(stop)  # "in case the oops scrolled away"
         self._tainted.add(Taint.DIE)
+        if not self._computer.image.booted:
+            self._doubt(stop, error_code, title)
+
+    def _doubt(self, stop: Stop, error_code: int, title: str) -> None:
+        """No kernel says this: what faults in one that was not booted might not in one that was. A
+        module's own code is as it ever is, and the fault its own."""
+        address = self._cpu["rip"]
+        if error_code & _PF_INSTR:
+            address = self._computer.space.read_u64(self._cpu["rsp"]) - 1  # who called
+        found = self._computer.symbols.lookup_address(address)
+        if found is None or found.module is not None:
+            return
+        verb = "calls" if error_code & _PF_INSTR else "writes" if error_code & _PF_WRITE else "reads"
+        does = f"{verb} {stop.address:#x}" if stop.vector == PAGE_FAULT else f"ends in: {title}"
+        self._say(
+            f"klpfs: {found.symbol.name} {does}; this kernel was not booted, and may lack what that "
+            "function works on"
+        )
 
     @staticmethod
     def _is_guard_page(task: Task, address: int) -> bool:
