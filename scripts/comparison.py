@@ -17,7 +17,6 @@ NORMAL: tuple[tuple[str, str], ...] = (
     (r"\b6\.1\.0-[-\w]+", "RELEASE"),
     (r"\bkworker/\S+", "KWORKER"),
     (r"(?<=:)\d{2,}(?= (?:is|has) )", "PID"),
-    (r"(?<= )$", ""),
 )
 """What differs from one run to the next on the same kernel: times, addresses, pids; and the release."""
 

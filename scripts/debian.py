@@ -18,8 +18,9 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klpfs/debian"
-NEWEST = "linux-image-amd64"
-"""The package that depends on the newest kernel; linux-image-cloud-amd64 and linux-image-rt-amd64 are others."""
+FLAVOUR = "amd64"
+KERNELS = "amd64, cloud-amd64, rt-amd64, the name of a package, or the file of a kernel of Debian's"
+"""What `kernel` takes."""
 
 
 class DebianError(Exception):
@@ -42,25 +43,17 @@ def linux_source() -> Path:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel of Debian's, by the name of its package, as linux-image-6.1.0-56-amd64."""
+    """A kernel of Debian's, by its file."""
 
-    package: str
+    vmlinuz: Path
 
     @property
     def release(self) -> str:
         """What ``uname -r`` says in it."""
-        return self.package.removeprefix("linux-image-").removesuffix("-unsigned")
-
-    @property
-    def vmlinuz(self) -> Path:
-        return unpacked(self.package) / f"boot/vmlinuz-{self.release}"
-
-    @property
-    def config(self) -> Path:
-        return unpacked(self.package) / f"boot/config-{self.release}"
+        return self.vmlinuz.name.removeprefix("vmlinuz-")
 
     def headers(self) -> Path:
-        """The directory for ``make -C``, with what it refers to unpacked beside it."""
+        """The directory for ``make -C``, with what it refers to unpacked beside it. Raises `DebianError`."""
         package = f"linux-headers-{self.release}"
         needed = [name for name in depends(package) if re.match("linux-(headers|kbuild)-", name)]
         root = unpacked(package, *needed)
@@ -73,14 +66,14 @@ class Kernel:
         return directory
 
 
-def newest(package: str = NEWEST) -> Kernel:
-    """The kernel that ``package`` depends on, or is. Raises `DebianError`."""
-    if re.search(r"\d", package.removesuffix("-amd64").removesuffix("-arm64")):
-        return Kernel(package)
-    for name in depends(package):
-        if name.startswith("linux-image-"):
-            return Kernel(name)
-    raise DebianError(f"{package} depends on no kernel")
+def kernel(name: str = FLAVOUR) -> Kernel:
+    """The kernel that ``name``, one of `KERNELS`, stands for; it is got where it is missing.
+
+    Raises `DebianError`.
+    """
+    if "/" in name:
+        return Kernel(Path(name).resolve())
+    return Kernel(Path(_output(str(SCRIPTS / "get-debian-kernel"), name)))
 
 
 def depends(package: str) -> list[str]:
@@ -90,7 +83,7 @@ def depends(package: str) -> list[str]:
 
 
 def unpacked(package: str, *others: str) -> Path:
-    """The directory with the files of ``package``, and of ``others`` that must lie in one tree with it.
+    """The directory with the files of ``package``, and of ``others``, which must lie in one tree with it.
 
     Raises `DebianError`.
     """

@@ -71,11 +71,6 @@ EMBEDDED = (
         ),
     ),
     Expected(
-        "The embedded kernel has the sysfs files of the newest ABI; replace and stack_order came after 6.1.",
-        KLPFS,
-        ((r"^-r--r--r-- 1 0:0 4096 \S+/(replace|stack_order)\n    \d+\n", ""),),
-    ),
-    Expected(
         "How much the shadow variable samples say depends on how long they are left alone.",
         QEMU,
         ((r"^<\d>(livepatch_shadow_fix\d: )?(livepatch_fix\d_)?dummy_\w+: dummy @ .*\n", ""),),

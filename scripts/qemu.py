@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel booted in QEMU, with the host's own tools in it: the thing to compare with.
 
-    kernel = debian.newest()
+    kernel = debian.kernel()
     with Qemu(kernel.vmlinuz, modules=debian.upstream_modules(kernel)) as booted:
         print(f"a shell after {booted.seconds_to_shell:.1f} s")
         done = booted.run("modprobe livepatch-sample && cat /proc/cmdline")

@@ -12,7 +12,6 @@ try load test_klp_callbacks_demo2
 try load test_klp_callbacks_mod
 look
 try rmmod test_klp_callbacks_demo
-try rmmod test_klp_callbacks_busy
 for text in 0 abc '' n; do try put "$text" $klp/test_klp_callbacks_demo/force; done
 log
 try put 0 $klp/test_klp_callbacks_demo/enabled

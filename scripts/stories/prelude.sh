@@ -31,7 +31,7 @@ tree() {
 	echo "--- $1"
 	[[ -e $1 ]] || { echo "none"; return; }
 	local line path lines
-	find "$1" -printf '%p\t%M %n %U:%G %s %p %l\n' | sort | while IFS= read -r line; do
+	find "$1" -printf '%p\t%M %n %U:%G %s %p' \( -type l -printf ' -> %l' -o -true \) -printf '\n' | sort | while IFS= read -r line; do
 		path=${line%%$'\t'*}
 		echo "${line#*$'\t'}"
 		[[ -f $path && ! -L $path && $path != */notes/* ]] || continue

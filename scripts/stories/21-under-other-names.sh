@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The names that a module, a patch, an object and a function have are only names.
+
+sample=$modules/livepatch-sample.ko
+rename() { # sed script, the module's name afterwards
+	sed "$1" "$sample" >renamed.ko
+	try insmod renamed.ko
+	settle
+	tree $klp
+	try cat /sys/kernel/tracing/enabled_functions
+	try ls /sys/module/$2
+	try cat /proc/cmdline
+	[[ -d $klp/$2 ]] && try put 0 $klp/$2/enabled
+	settle
+	try rmmod $2
+	log
+}
+rename 's/livepatch_sample/livepatch.sample/g' livepatch.sample
+rename 's/livepatch_sample/livepatch-sample/g' livepatch-sample
+rename 's/livepatch_sample/livepatch sample/g' 'livepatch sample'
+rename 's/livepatch_sample/\xe4\xf6\xfc_livepatch_s/g' $'\xe4\xf6\xfc_livepatch_s'
+rename 's/cmdline_proc_show/version_proc_show/g' livepatch_sample
+rename 's/cmdline_proc_show/_cmdline_proc_sho/g' livepatch_sample
+rename 's/\x00cmdline_proc_show\x00/\x00livepatch_sample0\x00/g' livepatch_sample
