@@ -19,8 +19,8 @@ from klpfs.nodes import Caller, Directory, Handle, Stream
 from machine.kernel import printk as log
 from machine.kernel.kernel import Kernel
 from machine.kernel.printk import Printk
+from machine.kernel.vsprintf import LOG_LINE_MAX
 
-_LINE_MAX = 1024 - 32  # LOG_LINE_MAX
 _FACILITY_USER = 1
 _MAX_TOLD = 1000
 
@@ -91,7 +91,7 @@ class _KmsgHandle(Handle):
         return text
 
     async def write(self, caller: Caller, offset: int, data: bytes) -> int:
-        if len(data) > _LINE_MAX:
+        if len(data) > LOG_LINE_MAX:
             raise OSError(errno.EINVAL, "the line is too long")
         level, facility = log.LOGLEVEL_DEFAULT, _FACILITY_USER
         line = data.split(b"\0")[0]

@@ -337,11 +337,11 @@ class FileSystem(pyfuse3.Operations):
 
     @answers
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        refuse(errno.EPERM)
+        refuse(self._directory(parent_inode).remove_errno)
 
     @answers
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        refuse(errno.EPERM)
+        refuse(self._directory(parent_inode).remove_errno)
 
     # Open files
 

@@ -113,11 +113,13 @@ class Directory(Node):
     from `DynamicDirectory`, which keeps inode numbers stable.
 
     ``create_errno`` answers creat(2), ``make_errno`` everything else that would bring a new name
-    (mkdir, mknod, symlink, link, rename), as sysfs answers root. /proc says ENOENT to all.
+    (mkdir, mknod, symlink, link, rename), ``remove_errno`` unlink(2) and rmdir(2), as sysfs answers
+    root.
     """
 
     create_errno = errno.EACCES
     make_errno = errno.EPERM
+    remove_errno = errno.EPERM
 
     def __init__(self, mode: int = 0o755) -> None:
         super().__init__(stat.S_IFDIR | mode)
@@ -196,6 +198,12 @@ class Directory(Node):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             node = found
         return node
+
+
+class ProcDirectory(Directory):
+    """A directory of /proc."""
+
+    create_errno = make_errno = errno.ENOENT
 
 
 class DynamicDirectory(Directory, ABC):

@@ -7,10 +7,12 @@ import errno
 from collections.abc import Awaitable, Callable, Iterable
 
 from klpfs.guest import inside
-from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcFile, Symlink
+from klpfs.nodes import Caller, Directory, DynamicDirectory, Node, ProcDirectory, ProcFile, Symlink
+from klpfs.sysctl import Sysctl, SysctlDirectory, dointvec, doulongvec
 from machine.kernel.kernel import Kernel
 from machine.kernel.proc import S_IFDIR, ProcEntry
 from machine.kernel.sched import Task
+from machine.kernel.taint import Taint
 from machine.kernel.watchdog import LIMITS
 
 
@@ -23,7 +25,7 @@ def text_file(make: Callable[[], str], mode: int = 0o444) -> ProcFile:
     return ProcFile(show, mode=mode)
 
 
-class ProcRoot(DynamicDirectory):
+class ProcRoot(DynamicDirectory, ProcDirectory):
     """The top of proc: what was registered, and a directory for each task by its pid."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -42,7 +44,7 @@ class ProcRoot(DynamicDirectory):
     def make(self, name: str) -> Node:
         task = self._task(name)
         assert task is not None
-        directory = Directory(0o555)
+        directory = ProcDirectory(0o555)
         kernel = self._kernel
         directory.add("comm", text_file(lambda: f"{task.comm}\n", 0o644))
         directory.add("stack", text_file(lambda: kernel.stack_text(task), 0o400))
@@ -89,7 +91,7 @@ class Procfs:
         if entry.target:
             return Symlink(entry.target)
         if entry.mode & S_IFDIR:
-            return Directory(entry.mode & 0o777)
+            return ProcDirectory(entry.mode & 0o777)
         kernel = self._kernel
 
         async def show(caller: Caller) -> bytes:
@@ -108,21 +110,29 @@ class Procfs:
 
     def _add_sysctls(self) -> None:
         kernel = self._kernel
-        directory = self.root.add("sys", Directory(0o555)).add("kernel", Directory(0o555))
+        sysctls = self.root.add("sys", SysctlDirectory(0o555))
+        directory = sysctls.add("kernel", SysctlDirectory(0o555))
 
         async def set_tainted(value: int) -> None:
-            kernel.tainted.mask |= value & (1 << 18) - 1
+            kernel.tainted.mask |= value & (1 << len(Taint)) - 1
 
-        directory.add("tainted", self._number(lambda: kernel.tainted.mask, set_tainted))
+        directory.add("tainted", self._number(lambda: kernel.tainted.mask, set_tainted, doulongvec))
         directory.add(
             "ftrace_enabled", self._number(lambda: kernel.ftrace.enabled, kernel.ftrace.set_enabled)
         )
         for name, (least, greatest) in LIMITS.items():
             directory.add(name, self._watchdog_sysctl(name, least, greatest))
-        directory.add("osrelease", text_file(lambda: f"{kernel.image.release}\n"))
-        directory.add("ostype", text_file(lambda: "Linux\n"))
+        directory.add("osrelease", self._text(kernel.image.release))
+        directory.add("ostype", self._text("Linux"))
 
-    def _watchdog_sysctl(self, name: str, least: int, greatest: int) -> ProcFile:
+    @staticmethod
+    def _text(text: str) -> Sysctl:
+        async def show(_caller: Caller) -> bytes:
+            return f"{text}\n".encode()
+
+        return Sysctl(show)
+
+    def _watchdog_sysctl(self, name: str, least: int, greatest: int) -> Sysctl:
         """``proc_dointvec_minmax``"""
         watchdog = self._kernel.watchdog
 
@@ -133,17 +143,18 @@ class Procfs:
 
         return self._number(lambda: getattr(watchdog.sysctls, name), set_)
 
-    def _number(self, get: Callable[[], int], set_: Callable[[int], Awaitable[None]]) -> ProcFile:
-        """``proc_dointvec``: a decimal number, with blanks around it."""
+    def _number(
+        self,
+        get: Callable[[], int],
+        set_: Callable[[int], Awaitable[None]],
+        parse: Callable[[bytes], int] = dointvec,
+    ) -> Sysctl:
         async def show(_caller: Caller) -> bytes:
             return f"{get()}\n".encode()
 
         async def store(caller: Caller, data: bytes) -> None:
-            try:
-                value = int(data.split(b"\0")[0].split()[0], 0)
-            except (ValueError, IndexError):
-                raise OSError(errno.EINVAL, "not a number") from None
+            value = parse(data)
             async with inside(self._kernel, caller):
                 await set_(value)
 
-        return ProcFile(show, store)
+        return Sysctl(show, store)

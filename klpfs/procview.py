@@ -12,7 +12,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from klpfs.nodes import Caller, Directory, DynamicDirectory, File, Handle, Node, ProcFile, Symlink
+from klpfs.nodes import (
+    Caller,
+    Directory,
+    DynamicDirectory,
+    File,
+    Handle,
+    Node,
+    ProcDirectory,
+    Symlink,
+)
+from klpfs.sysctl import Sysctl, SysctlDirectory
 
 HOST = ".host"
 """Where the host's procfs is to be mounted."""
@@ -31,21 +41,23 @@ class _Same(File):
         return self.origin.open(caller, flags)
 
 
-def _host_sysctl(path: str) -> ProcFile:
+def _host_sysctl(path: str) -> Sysctl:
     async def show(_caller: Caller) -> bytes:
         with open(path, "rb") as file:
             return file.read()
 
-    return ProcFile(show, mode=os.stat(path).st_mode & 0o444)
+    return Sysctl(show, mode=os.stat(path).st_mode & 0o444)
 
 
-class ProcView(DynamicDirectory):
+class ProcView(DynamicDirectory, ProcDirectory):
     """A directory of the guest's proc, together with the host's of that path."""
 
     def __init__(self, guest: Directory, path: str = "") -> None:
         super().__init__(0o555)
         self._guest = guest
         self._path = path
+        if path.split("/")[0] == _SYSCTLS:
+            self.remove_errno = SysctlDirectory.remove_errno
         self._origins: dict[str, Node | None] = {}
         if not path:
             self.add(HOST, Directory(0o555))

@@ -3,9 +3,23 @@
 
 from __future__ import annotations
 
-from klpfs.nodes import Directory
-from klpfs.procfs import text_file
+import errno
+from collections.abc import Callable
+
+from klpfs.nodes import Caller, Directory, ProcFile
 from machine.kernel.kernel import Kernel
+
+
+class _Listing(ProcFile):
+    """A file that nobody can write to, whatever its mode says."""
+
+    unable_errno = errno.EINVAL
+
+    def __init__(self, lines: Callable[[], str]) -> None:
+        async def show(_caller: Caller) -> bytes:
+            return lines().encode("utf-8", "surrogateescape")
+
+        super().__init__(show, mode=0o440)
 
 
 def tracefs(kernel: Kernel) -> Directory:
@@ -14,12 +28,10 @@ def tracefs(kernel: Kernel) -> Directory:
     root = Directory(0o700)
     root.add(
         "available_filter_functions",
-        text_file(lambda: "".join(f"{ftrace.name(site)}\n" for site in ftrace.sites()), 0o440),
+        _Listing(lambda: "".join(f"{ftrace.name(site)}\n" for site in ftrace.sites())),
     )
     root.add(
         "enabled_functions",
-        text_file(
-            lambda: "".join(f"{ftrace.describe(s)}\n" for s in ftrace.enabled_sites()), 0o440
-        ),
+        _Listing(lambda: "".join(f"{ftrace.describe(s)}\n" for s in ftrace.enabled_sites())),
     )
     return root

@@ -20,6 +20,8 @@ EMERG, ALERT, CRIT, ERR, WARNING, NOTICE, INFO, DEBUG = range(8)
 LOGLEVEL_DEFAULT = -1
 DEFAULT_MESSAGE_LOGLEVEL = WARNING
 _SOH = "\x01"
+_LEVEL_PREFIX = "\x016"
+"""What stands before a message of the kernel's own, and takes its share of the line."""
 LOG_BUF_BYTES = 1 << 20
 """Text that is kept; older records are dropped."""
 _RECORD_BYTES = 32
@@ -117,7 +119,8 @@ class Printk:
 
     def __call__(self, level: int, message: str, *, facility: int = 0) -> None:
         """``printk(level, message)``; a final newline is implied."""
-        self._finish(self._begin(facility, level, message[:LOG_LINE_MAX]))
+        prefix = 0 if facility else len(_LEVEL_PREFIX)
+        self._finish(self._begin(facility, level, message[: LOG_LINE_MAX - prefix - 1]))
 
     def once(self, place: str, level: int, message: str) -> None:
         """``pr_notice_once`` and its kin: the first time only that ``place`` says something."""

@@ -31,12 +31,13 @@ class Taint(enum.IntEnum):
     LIVEPATCH = 15
     AUX = 16
     RANDSTRUCT = 17
+    TEST = 18
 
 
-_LETTERS = "PFSRMBUDAWCIOELKXT"
+_LETTERS = "PFSRMBUDAWCIOELKXTN"
 _OF_MODULES = {
     Taint.PROPRIETARY_MODULE, Taint.FORCED_MODULE, Taint.CRAP, Taint.OOT_MODULE,
-    Taint.UNSIGNED_MODULE, Taint.LIVEPATCH, Taint.AUX,
+    Taint.UNSIGNED_MODULE, Taint.LIVEPATCH, Taint.AUX, Taint.TEST,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import struct
 from machine.computer import Computer
 from machine.kernel.sched import Task
 
-LOG_LINE_MAX = 1024
+LOG_LINE_MAX = 1024 - 32
 """The longest text of one printk, kernel/printk/printk.c."""
 
 

@@ -15,9 +15,9 @@ rename() { # sed script, the module's name afterwards
 	try rmmod $2
 	log
 }
-rename 's/livepatch_sample/livepatch.sample/g' livepatch.sample
-rename 's/livepatch_sample/livepatch-sample/g' livepatch-sample
-rename 's/livepatch_sample/livepatch sample/g' 'livepatch sample'
+rename 's/livepatch_sample/LIVEPATCH__SAMP1/g' LIVEPATCH__SAMP1
+rename 's/livepatch_sample/vmlinux_vmlinux_/g' vmlinux_vmlinux_
+rename 's/livepatch_sample/%s%s%s%n%p%d\\n_/g' '%s%s%s%n%p%d\n_'
 rename 's/livepatch_sample/\xe4\xf6\xfc_livepatch_s/g' $'\xe4\xf6\xfc_livepatch_s'
 rename 's/cmdline_proc_show/version_proc_show/g' livepatch_sample
 rename 's/cmdline_proc_show/_cmdline_proc_sho/g' livepatch_sample

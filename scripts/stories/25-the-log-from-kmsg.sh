@@ -7,7 +7,7 @@ try load livepatch-sample
 settle
 off livepatch_sample
 echo "--- kmsg"
-timeout 2 cat <&3 | grep -a livepatch | sed 's/^\([0-9]*\),[0-9]*,[0-9]*,/\1,N,N,/'
+timeout 2 cat <&3 | tail -n 5 | sed 's/^\([0-9]*\),[0-9]*,[0-9]*,/\1,N,N,/'
 exec 3<&-
 echo "--- dmesg"
 try dmesg --notime

@@ -23,7 +23,8 @@ settle
 try rmmod --verbose livepatch_sample
 off livepatch_sample
 for size in 5000 4090; do
-	try insmod "$modules/test_klp_callbacks_mod.ko" "$(printf 'x%.0s' $(seq $size))=1" | cut -c1-40
+	try insmod "$modules/test_klp_callbacks_mod.ko" "$(printf 'x%.0s' $(seq $size))=1" | sed 's/xxx*/xx/'
 	try rmmod test_klp_callbacks_mod
 done
-log | cut -c1-80
+dmesg --raw | awk '{ sub(/\[ *[0-9.]+\] /, "") } length > 200 { print length }'
+log | cut -c1-120
