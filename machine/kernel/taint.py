@@ -8,6 +8,7 @@ import enum
 from machine.kernel import printk as log
 from machine.kernel.printk import Printk
 from machine.kernel.service import U32, service
+from machine.memory import PageFault
 
 
 class Taint(enum.IntEnum):
@@ -59,6 +60,8 @@ class Tainted:
 
     @service("add_taint")
     def add_taint(self, flag: U32, lockdep_now_unreliable: U32) -> None:
+        if flag >= len(Taint):  # set_bit() would go and look for it, far behind the mask
+            raise PageFault(flag // 8)
         self.add(flag, lockdep_ok=not lockdep_now_unreliable)
 
     @service("test_taint")
