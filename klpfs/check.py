@@ -19,17 +19,20 @@ from typing import NoReturn
 
 import trio
 
+from klpfs import diagnosis
+from machine.btf import Kind
 from machine.elf import SHF_RELA_LIVEPATCH, SHN_UNDEF, STB_WEAK, ElfError, ModuleImage
 from machine.image import Image
 from machine.kernel import printk as log
 from machine.kernel.clock import VirtualClock
 from machine.kernel.kernel import Kernel
 from machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
-from machine.kernel.module_load import LoadedModule
+from machine.kernel.module_load import UNREAD, LoadedModule
 from machine.kernel.modversions import ModVersions
 from machine.kernel.proc import ProcEntry
 from machine.kernel.sched import TaskExit
 from machine.structs import Struct
+from machine.symbols import Region
 
 _SLICE_INSTRUCTIONS = 100_000
 _STEP = 0.1
@@ -37,6 +40,10 @@ _STEP = 0.1
 _PATIENCE = 20.0
 """Seconds of real time for a step that does not get on at all."""
 _PID = 1
+_TROUBLE = (
+    "BUG:", "kernel BUG", "WARNING: CPU", "general protection fault", "divide error", "invalid opcode",
+)  # fmt: skip
+"""Beginnings of the lines of the log that say what a fault is."""
 
 
 class Verdict(enum.Enum):
@@ -163,6 +170,7 @@ class _Trial:
         for module in modules:
             await self._load("module", module)
         self._imports()
+        self._sections()
         for call, result in zip(calls, self._report.calls, strict=True):
             result.before = await self._call(call)
         before = self._allocations()
@@ -174,12 +182,15 @@ class _Trial:
             self._stop("enable", Verdict.UNKNOWN, "its init enables no patch")
         self._functions(enabled)
         await self._transition("enable")
+        enabled_with = self._allocations()
         for call, result in zip(calls, self._report.calls, strict=True):
             result.after = await self._call(call)
+        before += self._allocations() - enabled_with  # the calls' own
         await self._step("disable", lambda: self._disable(name))
         await self._transition("disable")
-        await self._step("unload", lambda: kernel.modules.delete_module(name))
+        await self._step("unload", lambda: self._unload(loaded))
         await self._clock.advance(1)
+        self._trouble("afterwards")
         self._leaks(before)
 
     def _stop(self, subject: str, verdict: Verdict, detail: str) -> NoReturn:
@@ -211,7 +222,9 @@ class _Trial:
         """Every symbol that it wants, its version, and whether code of the kernel is behind it."""
         kernel, lines = self._kernel, list[str]()
         versions = self._versions(lines)
-        loaded = {name: export for module in kernel.modules for name, export in module.exports.items()}
+        loaded = {
+            name: export for module in kernel.modules for name, export in module.exports.items()
+        }
         wanted = [
             symbol for symbol in self._elf.symbols if symbol.shndx == SHN_UNDEF and symbol.name
         ]
@@ -242,6 +255,13 @@ class _Trial:
                 f"here, klpfs stands in for the kernel's own {', '.join(served)}",
             )  # fmt: skip
 
+    def _sections(self) -> None:
+        """Sections that a booted kernel would do more with."""
+        unread = {section.name for section in self._elf.sections if section.size} & UNREAD
+        if unread:
+            detail = f"{', '.join(sorted(unread))}: for subsystems that do not run here"
+            self._report.add("sections", Verdict.NOTE, detail)
+
     # -- steps ------------------------------------------------------------------------------------
 
     async def _load(self, subject: str, data: bytes) -> None:
@@ -260,12 +280,17 @@ class _Trial:
         assert store is not None
         await store(b"0")
 
+    async def _unload(self, module: LoadedModule) -> None:
+        memory = module.regions
+        await self._kernel.modules.delete_module(module.name)
+        self._left_running(memory)
+
     async def _step(
         self, subject: str, step: Callable[[], Awaitable[object]], detail: str = ""
     ) -> None:
         """Take a step as a process would, with time going on until it is done."""
         failure: BaseException | None = None
-        finished = False
+        finished, where = False, ""
         self._seen = self._kernel.printk.next_seq
 
         async def process() -> None:
@@ -281,19 +306,26 @@ class _Trial:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(process)
                 end = self._clock.now() + int(self._wait * 1e9)
-                while not finished and self._clock.now() < end:
-                    await self._clock.advance(_STEP)
+                try:
+                    while not finished and self._clock.now() < end:
+                        await self._clock.advance(_STEP)
+                finally:
+                    where = self._whereabouts()
                 nursery.cancel_scope.cancel()
         if not finished:
-            self._stop(subject, Verdict.BAD, f"it does not come to an end; {self._whereabouts()}")
+            self._stop(subject, Verdict.BAD, f"it does not come to an end; {where}")
         if isinstance(failure, TaskExit):
             self._died(subject)
         if isinstance(failure, OSError):
             number = failure.errno or errno.EIO
-            why = "; ".join(self._complaints()) or str(failure)
+            complaints = self._complaints()
+            for reason in diagnosis.reasons(self._kernel, complaints):
+                self._report.add(reason.subject, Verdict.BAD, reason.detail)
+            why = "; ".join(complaints) or str(failure)
             name = errno.errorcode.get(number, str(number))
             self._stop(subject, Verdict.BAD, f"{os.strerror(number)} ({name}): {why}")
-        self._report.add(subject, Verdict.GOOD, detail or "done")
+        if not self._trouble(subject):
+            self._report.add(subject, Verdict.GOOD, detail or "done")
 
     def _lines(self) -> Iterator[log.Record]:
         yield from self._kernel.printk.records(self._seen)
@@ -307,18 +339,36 @@ class _Trial:
         ]
 
     def _died(self, subject: str) -> NoReturn:
-        """An Oops: the patch's own, or that of a kernel which was not booted?"""
+        """The task that took the step has met its end: with an Oops."""
+        self._trouble(subject)
+        raise _Stop
+
+    def _trouble(self, subject: str) -> bool:
+        """An Oops or a WARN since the last look, of whatever task: the patch's own, or that of a kernel
+        which was not booted?"""
         texts = [record.text for record in self._lines()]
-        where = next((text for text in texts if text.startswith("RIP: ")), "RIP: ?")
-        what = next((text for text in texts if text.startswith(("BUG:", "kernel BUG"))), "Oops")
-        place = where.removeprefix("RIP: 0010:")
-        detail = f"{what}, in {place}"
-        if f"[{self._elf.name}]" in place or not self._kernel.image.per_cpu:
-            self._stop(subject, Verdict.BAD, detail)
-        self._stop(
-            subject, Verdict.UNKNOWN,
-            f"{detail}: the kernel was not booted, and may lack what that function works on",
-        )  # fmt: skip
+        self._seen = self._kernel.printk.next_seq
+        what = next((text for text in texts if text.startswith(_TROUBLE)), None)
+        if what is None:
+            return False
+        place = next((text for text in texts if text.startswith("RIP: ")), "RIP: 0010:?")
+        detail = f"{what}, in {place.removeprefix('RIP: 0010:')}"
+        doubt = next((text for text in texts if text.startswith("klpfs: ")), "")
+        if doubt:
+            detail += f"; {doubt.removeprefix('klpfs: ')}"
+        verdict = Verdict.UNKNOWN if doubt or what.startswith("WARNING") else Verdict.BAD
+        self._report.add(subject, verdict, detail)
+        return True
+
+    def _left_running(self, memory: Sequence[Region]) -> None:
+        """The module has gone: does a task still run in it?"""
+        kernel = self._kernel
+        for task in kernel.sched:
+            for address in kernel.stack.walk(task):
+                if any(region.base <= address < region.base + region.size for region in memory):
+                    detail = f"{task.comm} is still in the module's code, which is gone"
+                    self._report.add("tasks", Verdict.BAD, detail)
+                    break
 
     # -- the patch --------------------------------------------------------------------------------
 
@@ -365,7 +415,8 @@ class _Trial:
             self._stop(subject, Verdict.BAD, detail)
         await self._clock.advance(_STEP)
         seconds = (self._clock.now() - start) / 1e9
-        self._report.add(subject, Verdict.GOOD, f"over in {seconds:.1f} s")
+        if not self._trouble(subject):
+            self._report.add(subject, Verdict.GOOD, f"over in {seconds:.1f} s")
 
     def _whereabouts(self) -> str:
         """Where the tasks are that run code of the patch or of what it replaces."""
@@ -413,7 +464,7 @@ class _Trial:
             try:
                 numbers = [_materialize(kernel, argument, held) for argument in call.arguments]
                 value = await kernel.sched.current.call(address, *numbers)
-                result = f"{value - (value >> 63 << 64)} ({value:#x})"
+                result = _returned(kernel, call.function, value)
             finally:
                 for buffer in held:
                     kernel.slab.free(buffer)
@@ -423,8 +474,24 @@ class _Trial:
             await self._step(f"call {call.function}", run)
         except _Stop:
             result = self._report.findings[-1].detail
-        del self._report.findings[finished:]
+            return result
+        finally:
+            del self._report.findings[finished:]
         return "; ".join([result, *(record.text for record in self._lines())])
+
+
+def _returned(kernel: Kernel, function: str, value: int) -> str:
+    """What is in RAX, as what the function returns. Without a type of it: an int if it could be one."""
+    described = kernel.computer.space.types.function(function)
+    size = 8 if value >> 32 else 4
+    if described is not None:
+        type_ = described.target.target.stripped
+        if type_.kind is Kind.VOID:
+            return "nothing"
+        size = type_.size or size
+    bits = 8 * min(size, 8)
+    value &= (1 << bits) - 1
+    return f"{value - (value >> (bits - 1) << bits)} ({value:#x})"
 
 
 def _materialize(kernel: Kernel, argument: int | str, held: list[int]) -> int:

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Putting a module's file into memory: checks, layout, symbols, relocations, protection.
-kernel/module/main.c, kernel/module/strict_rwx.c."""
+kernel/module/main.c, kernel/module/strict_rwx.c.
+
+What a booted kernel rewrites in a module's text for its processor (``.altinstructions``,
+``.parainstructions``, ``.smp_locks``, ``.retpoline_sites``, ``.return_sites``, ``.call_sites``,
+``.ibt_endbr_seal``, ``.static_call_sites``) is left as the compiler made it, which every processor can
+run: so is the text of the image itself, and so are its static calls.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +48,13 @@ from machine.symbols import Region
 
 if TYPE_CHECKING:
     from machine.kernel.module import Modules
+
+UNREAD = {
+    "__tracepoints", "__tracepoints_ptrs", "__bpf_raw_tp_map", "_ftrace_events", "_ftrace_eval_map",
+    "__trace_printk_fmt", "__dyndbg", ".BTF", "___srcu_struct_ptrs", "_error_injection_whitelist",
+    ".kunit_test_suites",
+}  # fmt: skip
+"""Tables for subsystems that do not run here: nobody reads them."""
 
 _GPL_COMPATIBLE = {
     "GPL", "GPL v2", "GPL and additional rights",

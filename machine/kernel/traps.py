@@ -124,7 +124,8 @@ class Traps:
 
     def _deaf(self, task: Task) -> None:
         self._say(
-            f"klpfs: {task.comm}[{task.pid}] has a signal and goes on in the kernel: killed", log.INFO
+            f"klpfs: {task.comm}[{task.pid}] has a signal and goes on in the kernel: killed",
+            log.INFO,
         )
 
     def _schedule_bug(self, task: Task) -> None:
@@ -142,9 +143,7 @@ class Traps:
             return
         self._last_might_resched = now
         task, count = self._sched.current, self._sched.preempt_count
-        self._say(
-            f"BUG: sleeping function called from invalid context at {file}:{line}", log.ERR
-        )
+        self._say(f"BUG: sleeping function called from invalid context at {file}:{line}", log.ERR)
         self._say(
             f"in_atomic(): {int(count > 0)}, irqs_disabled(): {int(not self._sched.interrupts_on)}, "
             f"non_block: 0, pid: {task.pid}, name: {task.comm}",
@@ -276,7 +275,9 @@ class Traps:
         found = self._computer.symbols.lookup_address(address)
         if found is None or found.module is not None:
             return
-        verb = "calls" if error_code & _PF_INSTR else "writes" if error_code & _PF_WRITE else "reads"
+        verb = (
+            "calls" if error_code & _PF_INSTR else "writes" if error_code & _PF_WRITE else "reads"
+        )
         does = f"{verb} {stop.address:#x}" if stop.vector == PAGE_FAULT else f"ends in: {title}"
         self._say(
             f"klpfs: {found.symbol.name} {does}; this kernel was not booted, and may lack what that "

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Never gives back what it allocates. */
+#include <linux/kernel.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+
+static int patched_show(struct seq_file *m, void *v)
+{
+	seq_puts(m, "this has been live patched\n");
+	return 0;
+}
+
+static struct klp_func funcs[] = {
+	{ .old_name = "cmdline_proc_show", .new_func = patched_show },
+	{ }
+};
+
+static struct klp_object objs[] = {
+	{ .funcs = funcs },
+	{ }
+};
+
+static struct klp_patch patch = { .mod = THIS_MODULE, .objs = objs };
+
+static int __init patch_init(void)
+{
+	if (!kzalloc(128, GFP_KERNEL))
+		return -ENOMEM;
+	return klp_enable_patch(&patch);
+}
+
+static void __exit patch_exit(void)
+{
+}
+
+module_init(patch_init);
+module_exit(patch_exit);
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");
