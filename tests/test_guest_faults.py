@@ -237,7 +237,8 @@ def test_the_log_has_a_limit(faulty: Faulty) -> None:
     assert faulty.load("printk_long") == 0
     faulty.machine.rmmod(faulty.name)
     assert faulty.load("in") == 0  # ends the line, which has lost its newline
-    assert [len(line) for line in faulty.machine.dmesg()] == [LOG_LINE_MAX - len("\x016\0"), len("faulty: in gave ffffffff")]
+    longest = LOG_LINE_MAX - len("\x016\0")
+    assert [len(line) for line in faulty.machine.dmesg()] == [longest, len("faulty: in gave ffffffff")]
 
 
 def test_page_tables_that_guest_code_has_spoilt(klpfs_machine: Machine, ko: Ko) -> None:

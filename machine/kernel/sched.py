@@ -350,6 +350,7 @@ class Task:
         if self._signalled_since is None:
             self._signalled_since = now
         elif now - self._signalled_since > SIGNAL_GRACE:
+            self._signalled_since = None  # what is done in its name now, as a release, has its time
             self._sched.on_deaf(self)
             raise TaskExit(SIGKILL)
 
