@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -28,12 +29,14 @@ def kernel_tree(
     command_line: str = DEFAULT_COMMAND_LINE,
     seed: int = 0,
 ) -> Callable[[], AbstractAsyncContextManager[Root]]:
-    """What `klpfs.daemon.serve` mounts: ``image`` on a computer with ``memory_size`` bytes of RAM.
+    """What `klpfs.daemon.serve` mounts, once: ``image`` on a computer with ``memory_size`` bytes of RAM.
     ``command_line`` is for a kernel that does not bring one, ``seed`` decides on the order of tasks under
     virtual time."""
 
     @asynccontextmanager
     async def booted() -> AsyncIterator[Root]:
+        nonlocal image
+        gc.disable()  # a hundred thousand objects come, and none goes
         try:
             kernel = Kernel(
                 image,
@@ -47,6 +50,10 @@ def kernel_tree(
                 raise
             size = f"{memory_size >> 20} MiB"
             raise MountError(f"this computer has no {size} to give; --memory 64M") from None
+        finally:
+            gc.enable()
+        image = kernel.image  # the other has the content of the memory once more
+        gc.freeze()
         try:
             async with trio.open_nursery() as nursery:
                 await kernel.boot(nursery)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from machine.btf import Types
 from machine.cpu import Cpu
 from machine.extents import Extents
@@ -27,6 +29,10 @@ PERCPU_MODULE_RESERVE = 8192
 """Bytes of each CPU's area for modules, include/linux/percpu.h."""
 
 
+def _unloaded(segment: Segment) -> Segment:
+    return segment._replace(data=b"")
+
+
 class Computer:
     """Memory, processor, types and symbols of one kernel image.
 
@@ -34,7 +40,8 @@ class Computer:
     """
 
     def __init__(self, image: Image, *, memory_size: int, slice_instructions: int = 0) -> None:
-        self.image = image
+        self.image = replace(image, segments=[_unloaded(segment) for segment in image.segments])
+        """What is in the memory is not kept here too."""
         self.memory = Memory(memory_size)
         self.symbols = SymbolTable()
         self.symbols.add_image(image.symbols)

@@ -8,6 +8,7 @@ be read for whatever reason is not there.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -42,10 +43,15 @@ def key(file: BinaryIO) -> str:
 def get(key: str) -> Image | None:
     """The image that was kept under a key."""
     for path in cache_directory().glob(f"distribution-*-{key}"):
+        collecting = gc.isenabled()
+        gc.disable()  # a hundred thousand objects come, and none goes
         try:
             return _decode(path.read_bytes())
         except (OSError, zstandard.ZstdError, ValueError, TypeError, KeyError, struct.error):
             continue
+        finally:
+            if collecting:
+                gc.enable()
     return None
 
 

@@ -48,7 +48,7 @@ _INVALID = "__ftrace_invalid_address__"
 _GOLDEN_RATIO_64 = 0x61C8864680B583EB
 
 
-@dataclass
+@dataclass(slots=True)
 class Site:
     """A ``dyn_ftrace`` record: a call site and the addresses of the ftrace_ops that cover it."""
 
@@ -93,9 +93,9 @@ class Ftrace:
         """``ftrace_process_locs``: take the call sites of the kernel or of a module that loads, and
         turn each into a nop, or into a call where an ops covers every function."""
         everywhere = [ops for ops in self._ops if not self._filter(ops)]
-        for ip in ips:
-            self._sites[ip] = Site(ip, list(everywhere))
-            self._text.poke_early(ip, self._instruction(self._sites[ip]))
+        sites = [Site(ip, list(everywhere)) for ip in ips]
+        self._sites.update((site.ip, site) for site in sites)
+        self._text.poke_all_early([(site.ip, self._instruction(site)) for site in sites])
         self._order = None
 
     def remove_sites(self, start: int, end: int) -> None:

@@ -77,7 +77,6 @@ class Kernel:
         slice_instructions: int = 0,
         command_line: str = DEFAULT_COMMAND_LINE,
     ) -> None:
-        self.image = image
         self.abi = ABIS[image.abi]
         self.clock = clock
         self._inside: set[trio.CancelScope] = set()
@@ -85,6 +84,7 @@ class Kernel:
         self.computer = computer = Computer(
             image, memory_size=memory_size, slice_instructions=slice_instructions
         )
+        self.image = computer.image
         self.symbols = computer.symbols
         self.services = Services(computer)
         self.slab = Slab(computer)

@@ -8,11 +8,12 @@ tasks run; one that hits the int3 gets the effect of the new instruction by emul
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from machine.computer import Computer
 from machine.cpu import Stop
 from machine.kernel.sched import Scheduler, Task
+from machine.memory import PAGE_SIZE
 
 CALL_SIZE = 5
 CALL, JMP, INT3 = 0xE8, 0xE9, 0xCC
@@ -37,6 +38,19 @@ def target_of(site: int, instruction: bytes) -> int | None:
     return int(site + CALL_SIZE + struct.unpack("<i", instruction[1:CALL_SIZE])[0])
 
 
+def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of what lies together of ``pages``, which are in order."""
+    start = end = 0
+    for page in pages:
+        if page != end:
+            if end:
+                yield start, end
+            start = page
+        end = page + PAGE_SIZE
+    if end:
+        yield start, end
+
+
 class Text:
     """The one way in which kernel text is changed."""
 
@@ -53,6 +67,16 @@ class Text:
         """Write text that no task can be running (``text_poke_early``)."""
         self._computer.memory.write(site, code)
         self._computer.cpu.code_changed(site, len(code))
+
+    def poke_all_early(self, changes: Sequence[tuple[int, bytes]]) -> None:
+        """`poke_early` of many places, of tens of thousands in a blink."""
+        write, pages = self._computer.memory.write, set()
+        for site, code in changes:
+            write(site, code)
+            pages.add(site & -PAGE_SIZE)
+            pages.add(site + len(code) - 1 & -PAGE_SIZE)
+        for first, end in _runs(sorted(pages)):
+            self._computer.cpu.code_changed(first, end - first)
 
     async def poke_bp(self, changes: Sequence[tuple[int, bytes]]) -> None:
         """``text_poke_bp_batch``: put 5-byte instructions in place of others, each at once for every
