@@ -26,6 +26,7 @@ import trio
 from klpfs.errors import user_errno
 from klpfs.interrupt import Interrupts
 from klpfs.nodes import PAGE_SIZE, ROOT_INO, Caller, Directory, File, Handle, Node, Root, Symlink
+from klpfs.turns import Turns, noticing
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ MAX_TASKS = 1_000_000
 SETTLE = 1.0
 """Seconds an answer waits for the kernel to forget names that the operation removed."""
 
+turns = Turns()
+pyfuse3.trio = turns  # type: ignore[attr-defined]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,12 +49,13 @@ T = TypeVar("T")
 def answers(
     method: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Make a request's errors errnos: of an `OSError` its own, EIO of what nobody expected."""
+    """Make a request's errors errnos: of an `OSError` its own, EIO of what nobody expected. While it
+    waits, others are served."""
 
     @functools.wraps(method)
     async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await method(*args, **kwargs)
+            return await noticing(method(*args, **kwargs), turns.pass_on)
         except pyfuse3.FUSEError:
             raise
         except OSError as error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,8 +16,11 @@ from machine.kernel.sched import TaskExit
 def comm_of(pid: int) -> str:
     """The name of a thread of the host; ``?`` if it is gone."""
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().rstrip("\n")
+        descriptor = os.open(f"/proc/{pid}/comm", os.O_RDONLY)
+        try:
+            return os.fsdecode(os.read(descriptor, 64)).rstrip("\n")
+        finally:
+            os.close(descriptor)
     except OSError:
         return "?"
 

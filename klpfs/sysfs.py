@@ -9,6 +9,7 @@ from klpfs.guest import inside
 from klpfs.nodes import Attribute, Caller, Directory, Show, Store, Symlink
 from machine.kernel.kernel import Kernel
 from machine.kernel.kobject import KobjAttribute, Kobject, KobjectListener
+from machine.kernel.kobject import Show as KobjShow
 
 
 class Sysfs(KobjectListener):
@@ -53,15 +54,8 @@ class Sysfs(KobjectListener):
                 directory.add(name, Symlink(way, size=0))
 
     def _file(self, attribute: KobjAttribute) -> Attribute:
-        show: Show | None = None
+        show = self._show(attribute.show) if attribute.show is not None else None
         store: Store | None = None
-        if attribute.show is not None:
-            show_text = attribute.show
-
-            async def show(caller: Caller) -> bytes:
-                async with inside(self._kernel, caller):
-                    return (await show_text()).encode("utf-8", "surrogateescape")
-
         if attribute.store is not None:
             store_data = attribute.store
 
@@ -73,3 +67,13 @@ class Sysfs(KobjectListener):
         if attribute.size is not None:
             file.size = attribute.size
         return file
+
+    def _show(self, make: KobjShow) -> Show:
+        async def show(caller: Caller) -> bytes:
+            text = make()
+            if not isinstance(text, str):  # guest code makes it, and a task runs that
+                async with inside(self._kernel, caller):
+                    text = await text
+            return text.encode("utf-8", "surrogateescape")
+
+        return show

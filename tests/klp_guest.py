@@ -173,7 +173,8 @@ class Guest:
         show = self.attribute(path).show
         assert show is not None
         async with self.process("cat"):
-            return (await show()).strip()
+            text = show()
+            return (text if isinstance(text, str) else await text).strip()
 
     async def write(self, path: str, text: str | int) -> None:
         store = self.attribute(path).store

@@ -57,7 +57,9 @@ async def parameter(guest: Guest, name: str, value: str | None = None) -> str:
         assert attribute.store is not None
         await attribute.store(f"{value}\n".encode())
     assert attribute.show is not None
-    return (await attribute.show()).strip()
+    text = attribute.show()
+    assert isinstance(text, str)
+    return text.strip()
 
 
 async def wake(guest: Guest, call: Call) -> None:

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
-Show = Callable[[], Awaitable[str]]
+Show = Callable[[], str] | Callable[[], Awaitable[str]]
 Store = Callable[[bytes], Awaitable[None]]
 
 
@@ -21,7 +21,8 @@ def is_file_name(name: str) -> bool:
 
 
 class KobjAttribute(NamedTuple):
-    """A file of a kobject. ``store`` gets what one write brought; both raise OSError."""
+    """A file of a kobject. ``store`` gets what one write brought; both raise OSError. An ``async`` show may
+    run guest code, and is called by a task; one that is not knows the answer by itself."""
 
     name: str
     show: Show | None = None

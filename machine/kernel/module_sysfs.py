@@ -76,20 +76,20 @@ class ModuleSysfs:
     def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
         struct = module.struct
 
-        async def coresize() -> str:
+        def coresize() -> str:
             return f"{struct.core_layout.size}\n"
 
-        async def initsize() -> str:
+        def initsize() -> str:
             return f"{struct.init_layout.size}\n"
 
-        async def initstate() -> str:
+        def initstate() -> str:
             state = struct.state
             return f"{_STATES[state] if state < len(_STATES) else 'unknown'}\n"
 
-        async def refcnt() -> str:
+        def refcnt() -> str:
             return f"{self._kernel.modules.refcount(module)}\n"
 
-        async def taint() -> str:
+        def taint() -> str:
             return f"{module_taint_letters(int(struct.taints))}\n"
 
         async def uevent(data: bytes) -> None:
@@ -140,10 +140,7 @@ class ModuleSysfs:
 
 
 def _constant(name: str, text: str, mode: int, size: int | None = None) -> KobjAttribute:
-    async def show() -> str:
-        return text
-
-    return KobjAttribute(name, show, mode=mode, size=size)
+    return KobjAttribute(name, lambda: text, mode=mode, size=size)
 
 
 def _is_note(section: Section) -> bool:

@@ -11,6 +11,7 @@ import enum
 import errno
 import logging
 import math
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +35,7 @@ KTHREAD_PID_BASE = 4 << 20
 """Kernel threads of the guest get pids from here on: PID_MAX_LIMIT, which no process of the host that
 uses the mount can have."""
 
+_LIST_HEAD = struct.Struct("<QQ")
 _INTERRUPT_FLAG = 1 << 9  # in EFLAGS
 PF_EXITING, PF_KTHREAD = 0x4, 0x00200000
 _TIF_SIGPENDING, _TIF_NOTIFY_SIGNAL = 1 << 2, 1 << 17
@@ -629,10 +631,11 @@ class Scheduler:
         space, init_task = self.computer.space, self.idle.struct
         size = space.types.sizeof("struct task_struct")
         struct: Struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
-        memory = self.computer.memory
-        memory.write(struct.address_, memory.read(init_task.address_, size))
+        memory, address = self.computer.memory, struct.address_
+        data = bytearray(memory.read(init_task.address_, size))
         for offset in self._list_heads:
-            space.init_list_head(struct.address_ + offset)
+            _LIST_HEAD.pack_into(data, offset, address + offset, address + offset)
+        memory.write(address, bytes(data))
         setattr(struct, "__state", int(TaskState.RUNNING))
         struct.thread_info.flags = 0
         if "cpus_ptr" in space.types["struct task_struct"].fields:

@@ -198,7 +198,7 @@ class Consistency:
     def _allowed_text(self) -> str:
         return ANY if self.allowed is None else _names(self.allowed)
 
-    async def _show_default(self) -> str:
+    def _show_default(self) -> str:
         return f"{self.default.name}\n"
 
     async def _store_default(self, data: bytes) -> None:
@@ -208,7 +208,7 @@ class Consistency:
             raise OSError(errno.EINVAL, "not on this kernel")
         self.default = model
 
-    async def _show_allowed(self) -> str:
+    def _show_allowed(self) -> str:
         return f"{self._allowed_text()}\n"
 
     async def _store_allowed(self, data: bytes) -> None:

@@ -234,7 +234,7 @@ class Livepatch:
             if module is not None and module.klp_alive:
                 obj.mod = module
 
-        async def patched() -> str:
+        def patched() -> str:
             return f"{int(obj.patched)}\n"
 
         attributes = [KobjAttribute("patched", patched)]
@@ -360,16 +360,16 @@ class Livepatch:
     # -- disabling, reversing, forcing ------------------------------------------------------------
 
     def _patch_attributes(self, patch: Struct) -> list[KobjAttribute]:
-        async def show_enabled() -> str:
+        def show_enabled() -> str:
             return f"{int(patch.enabled)}\n"
 
-        async def show_transition() -> str:
+        def show_transition() -> str:
             return f"{int(self._is_in_transition(patch))}\n"
 
-        async def show_replace() -> str:
+        def show_replace() -> str:
             return f"{int(patch.replace)}\n"
 
-        async def show_stack_order() -> str:
+        def show_stack_order() -> str:
             order = [installed.address_ for installed in self.patches()]
             return f"{order.index(patch.address_) + 1 if patch.address_ in order else -1}\n"
 
