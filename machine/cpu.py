@@ -109,29 +109,38 @@ Context = Any
 """Everything the processor holds for one task; opaque."""
 
 
+_BATCH = ctypes.PYFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
+)
+_read_batch = _BATCH(("uc_reg_read_batch", uclib))
+_write_batch = _BATCH(("uc_reg_write_batch", uclib))
+
+
 class _Bank:
     """Some 64-bit registers, read and written in one call of the library.
 
     A trap into Python spends most of its time on registers, and the binding's own functions take
-    several times as long.
+    several times as long: they give up the interpreter's lock for it, among other things.
     """
 
     def __init__(self, uc: Any, names: Sequence[str]) -> None:
         count = len(names)
-        self._uc = uc._uch
-        self._ids = (ctypes.c_int * count)(*(_IDS[name] for name in names))
         self._values = (ctypes.c_uint64 * count)()
         at = ctypes.addressof(self._values)
-        self._pointers = (ctypes.c_void_p * count)(*(at + 8 * i for i in range(count)))
+        ids = (ctypes.c_int * count)(*(_IDS[name] for name in names))
+        pointers = (ctypes.c_void_p * count)(*(at + 8 * i for i in range(count)))
+        self._kept = ids, pointers
+        self._where = uc._uch.value, ctypes.addressof(ids), ctypes.addressof(pointers)
         self._count = count
 
     def read(self) -> list[int]:
-        uclib.uc_reg_read_batch(self._uc, self._ids, self._pointers, self._count)
+        _read_batch(*self._where, self._count)
         return self._values[:]
 
     def write(self, values: Sequence[int]) -> None:
-        self._values[: len(values)] = [value & _U64 for value in values]
-        uclib.uc_reg_write_batch(self._uc, self._ids, self._pointers, len(values))
+        for i, value in enumerate(values):
+            self._values[i] = value & _U64
+        _write_batch(*self._where, len(values))
 
 
 class Cpu:
@@ -177,6 +186,8 @@ class Cpu:
         self._pristine = uc.context_save()
         self._all = _Bank(uc, REGISTERS)
         self._argument_bank = _Bank(uc, _ARGUMENTS)
+        self._entry = _Bank(uc, ("rip", *_ARGUMENTS))
+        self._trapped: list[int] = []  # the arguments, while a trap is being served
         self._single = {name: _Bank(uc, [name]) for name in REGISTERS}
         self._rip = self._single["rip"]
         count = len(_SYSTEM_IDS)
@@ -207,7 +218,7 @@ class Cpu:
 
     def arguments(self, count: int) -> tuple[int, ...]:
         """The first ``count`` (at most six) integer arguments of the function just entered."""
-        return tuple(self._argument_bank.read()[:count]) if count else ()
+        return tuple((self._trapped or self._argument_bank.read())[:count])
 
     def set_arguments(self, values: tuple[int, ...]) -> None:
         """Put integer arguments where the System V calling convention has them."""
@@ -246,7 +257,7 @@ class Cpu:
         return any(rip - offset in self._traps for offset in _TRAP_STEPS)
 
     def _on_out(self, uc: Any, _port: int, _size: int, _value: int, _data: Any) -> None:
-        address = self._rip.read()[0]
+        address, *self._trapped = self._entry.read()
         handler = self._traps.get(address)
         if handler is None:
             return  # a port with no device behind it
@@ -259,6 +270,8 @@ class Cpu:
                 self._stop = Stop(Why.TRAP, address)
         except BaseException as error:  # it may not unwind through the emulator's C frames
             self._error = error
+        finally:
+            self._trapped = []
         uc.emu_stop()
 
     def _on_in(self, _uc: Any, _port: int, _size: int, _data: Any) -> int:

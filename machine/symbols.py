@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _U64 = (1 << 64) - 1
 _MODULE_NAME_LEN = 56
+_MAX_LOOKED_UP = 4096
 
 
 class Region(NamedTuple):
@@ -159,10 +160,12 @@ class SymbolTable:
     def __init__(self) -> None:
         self._image = _Image(())
         self._modules: dict[str, _Module] = {}
+        self._looked_up: dict[int, Location | None] = {}  # the same few callers allocate and wait
 
     def add_image(self, symbols: Iterable[Symbol]) -> None:
         """Set the symbols of vmlinux; those at one address in the order in which they count."""
         self._image = _Image(symbols)
+        self._looked_up.clear()
 
     def add_module(
         self,
@@ -178,10 +181,12 @@ class SymbolTable:
         from its first symbol to its last. ``build_id`` is hexadecimal.
         """
         self._modules[name] = _Module(tuple(symbols), tuple(regions), build_id)
+        self._looked_up.clear()
 
     def remove_module(self, name: str) -> None:
         """Forget a module. Raises KeyError when it is not there."""
         del self._modules[name]
+        self._looked_up.clear()
 
     def __iter__(self) -> Iterator[tuple[Symbol, str | None]]:
         """Every symbol and its module, in the order of /proc/kallsyms, which leaves out those
@@ -227,6 +232,13 @@ class SymbolTable:
 
     def lookup_address(self, address: int) -> Location | None:
         """What an address belongs to: ``kallsyms_lookup``. None outside vmlinux and modules."""
+        if address not in self._looked_up:
+            if len(self._looked_up) >= _MAX_LOOKED_UP:
+                self._looked_up.clear()
+            self._looked_up[address] = self._lookup_address(address)
+        return self._looked_up[address]
+
+    def _lookup_address(self, address: int) -> Location | None:
         found = self._image.locate(address)
         if found is not None:
             return found
