@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -113,7 +114,8 @@ def seconds(command: list[str], directory: Path) -> float:
 
 @row("busy")
 def busy(bench: Bench) -> Iterator[Figure]:
-    """The same reads while a task of the guest never gives the processor away."""
+    """The same reads while a task of the guest never gives the processor away, each after a pause: at
+    any time of that task's slice."""
     count = bench.size(2000, 50)
     spin = "sys/module/bench_guest/parameters/spin"
     with mounted(bench) as machine:
@@ -131,6 +133,10 @@ def busy(bench: Bench) -> Iterator[Figure]:
 
 def latencies(path: str, count: int) -> list[float]:
     """Milliseconds of each, sorted."""
-    return sorted(many(read, path, 1) * 1e3 for _ in range(count))
+    taken = []
+    for _ in range(count):
+        time.sleep(random.uniform(0, 0.003))
+        taken.append(many(read, path, 1) * 1e3)
+    return sorted(taken)
 
 
