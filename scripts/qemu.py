@@ -7,10 +7,10 @@
         done = booted.run("modprobe livepatch-sample && cat /proc/cmdline")
         print(done.status, done.output, done.seconds)
 
-It is emulated (TCG) unless another accelerator is asked for, with one processor. All it has for a disk is an
-initramfs that is made on the fly: the host's bash, coreutils, kmod and so on, with the libraries they need, and
-whatever files are asked for. Two serial ports lead out: one is the kernel's console, the other carries jobs in
-and what they print out.
+It is emulated (TCG) unless another accelerator is asked for, with one processor. All it has for a disk is
+an initramfs that is made on the fly: the host's bash, coreutils, kmod and so on, with the libraries they
+need, and whatever files are asked for. Two serial ports lead out: one is the kernel's console, the other
+carries jobs in and what they print out.
 """
 
 from __future__ import annotations
@@ -32,15 +32,13 @@ from types import TracebackType
 PACKAGES = ("qemu-system-x86", "cpio", "kmod", "procps", "util-linux", "gawk", "diffutils", "findutils")
 """What the host needs."""
 
-TOOLS = tuple(
-    """
+TOOLS = """
     awk base64 basename bash cat chmod chown cmp comm cp cut date dd depmod diff dirname dmesg echo env expr
     false find fold free getopt grep gawk head id insmod join kill kmod ln ls lsmod md5sum mkdir mkfifo mknod
     mktemp modinfo modprobe mount mv nproc od paste pgrep pkill printf ps pwd readlink realpath rev rm rmdir
     rmmod sed seq setsid sh sha256sum sleep sort stat strings stty sync sysctl tac tail taskset tee test time
     timeout touch tr true truncate uname umount uniq unshare uptime wc which xargs xxd yes
-    """.split()
-)
+"""
 """The host's programs that the guest has, where the host has them."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -123,8 +121,10 @@ class Qemu:
         self._buffer = b""
         initramfs = work / "initramfs"
         try:
-            contents = {"/init": _INIT.encode(), **({"/modules": modules} if modules else {}), **(files or {})}
-            make_initramfs(initramfs, contents, (*TOOLS, *tools))
+            contents: dict[str, Path | bytes] = {"/init": _INIT.encode()}
+            if modules:
+                contents["/modules"] = modules
+            make_initramfs(initramfs, {**contents, **(files or {})}, (*TOOLS.split(), *tools))
             command = [
                 "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                 "-accel", accelerator, "-cpu", cpu, "-m", memory,

@@ -6,6 +6,9 @@ look
 try cat $klp/test_klp_callbacks_demo/transition
 states() { echo "tasks that are not there yet: $(grep -lx 0 /proc/[0-9]*/patch_state | wc -l)"; }
 states
+stack=$(grep -l busymod_work_func /proc/[0-9]*/stack 2>/dev/null)
+echo "the one that is in the old function: $(tr -d '0-9u:' <${stack%stack}comm), $(<${stack%stack}patch_state), $(
+	grep -o '[a-z_]*+0x' "$stack" | head -n 2 | tr '\n' ' ')"
 try put 1 $klp/test_klp_callbacks_demo/enabled
 try load livepatch-sample
 try load test_klp_callbacks_demo2
