@@ -32,7 +32,6 @@ from machine.kernel.modversions import ModVersions
 from machine.kernel.proc import ProcEntry
 from machine.kernel.sched import TaskExit
 from machine.structs import Struct
-from machine.symbols import Region
 
 _SLICE_INSTRUCTIONS = 100_000
 _STEP = 0.1
@@ -281,9 +280,19 @@ class _Trial:
         await store(b"0")
 
     async def _unload(self, module: LoadedModule) -> None:
-        memory = module.regions
+        """Whoever is in the module must have left it by the time that its exit is done."""
+        memory, stack = module.regions, self._kernel.stack
+
+        def in_module(address: int) -> bool:
+            return any(region.base <= address < region.base + region.size for region in memory)
+
+        inside = [task for task in self._kernel.sched if any(map(in_module, stack.walk(task)))]
         await self._kernel.modules.delete_module(module.name)
-        self._left_running(memory)
+        for task in inside:
+            # Without the module, a walk does not find through it any longer.
+            if not task.ended.is_set() and any(in_module(word) for _, word in stack.words(task)):
+                detail = f"{task.comm} is still in the module's code, which is gone"
+                self._report.add("tasks", Verdict.BAD, detail)
 
     async def _step(
         self, subject: str, step: Callable[[], Awaitable[object]], detail: str = ""
@@ -359,16 +368,6 @@ class _Trial:
         verdict = Verdict.UNKNOWN if doubt or what.startswith("WARNING") else Verdict.BAD
         self._report.add(subject, verdict, detail)
         return True
-
-    def _left_running(self, memory: Sequence[Region]) -> None:
-        """The module has gone: does a task still run in it?"""
-        kernel = self._kernel
-        for task in kernel.sched:
-            for address in kernel.stack.walk(task):
-                if any(region.base <= address < region.base + region.size for region in memory):
-                    detail = f"{task.comm} is still in the module's code, which is gone"
-                    self._report.add("tasks", Verdict.BAD, detail)
-                    break
 
     # -- the patch --------------------------------------------------------------------------------
 
