@@ -422,7 +422,11 @@ class _Trial:
         kernel = self._kernel
         stuck = []
         for task in kernel.sched:
-            frames = [kernel.symbols.sprint_backtrace(ip) for ip in kernel.stack.walk(task)]
+            frames = [
+                kernel.symbols.sprint_backtrace(ip)
+                for ip in kernel.stack.walk(task)
+                if not kernel.sched.is_return(ip)
+            ]
             if any("[" in frame for frame in frames):
                 stuck.append(f"{task.comm} is in {' < '.join(frames[:4])}")
         return "; ".join(stuck) or "no task is in a module"

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ import trio
 from klpfs.check import check
 from klpfs.diagnosis import reasons
 from klpfs.pytest_plugin import Machine
+from machine.elf import ElfError, Modinfo, ModuleImage, Section
 from machine.image import Image, distribution
 from machine.kernel.clock import VirtualClock
 from machine.kernel.kernel import Kernel
+from machine.kernel.module_percpu import ModulePerCpu
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 COMMAND_LINE = "root=/dev/vda1 ro quiet console=ttyS0"
@@ -206,6 +209,33 @@ def test_static_keys(image: Image) -> None:
         kernel.close()
 
     trio.run(run)
+
+
+def test_per_cpu_variables_of_modules(image: Image) -> None:
+    """They are where the kernel's own are, behind these, until the room there is used up."""
+    kernel = Kernel(image, VirtualClock())
+    try:
+        computer, percpu = kernel.computer, ModulePerCpu(kernel.computer)
+        assert percpu.smp
+        small = module_with_percpu(b"\x2a\0\0\0", 4)
+        base, size = percpu.alloc(small)
+        assert (base, size) == (len(image.per_cpu), 4)
+        assert computer.space.read_u32(base + computer.per_cpu_offset) == 42
+        with pytest.raises(
+            ElfError, match="m: Could not allocate 8192 bytes percpu data"
+        ) as failed:
+            percpu.alloc(module_with_percpu(b"", 8192))
+        assert failed.value.errno == errno.ENOMEM
+        percpu.free(base, size)
+        assert percpu.alloc(module_with_percpu(b"", 8192)) == (base, 8192)
+    finally:
+        kernel.close()
+
+
+def module_with_percpu(data: bytes, size: int) -> ModuleImage:
+    nothing = Section(0, "", 0, 0, 0, 0, 0, 0, 0, memoryview(b""))
+    section = replace(nothing, index=1, name=".data..percpu", size=size, data=memoryview(data))
+    return ModuleImage("m", (nothing, section), Modinfo(), 0, 0, 0, percpu=1)
 
 
 def test_what_there_is_of_a_name(image: Image) -> None:
