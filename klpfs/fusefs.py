@@ -135,6 +135,7 @@ class FileSystem(pyfuse3.Operations):
         self._root = root
         self._nodes: dict[int, Node] = {ROOT_INO: root}  # those that the kernel knows
         self._lookups: dict[int, int] = {ROOT_INO: 1}  # how often it was told of each
+        self._prepared: dict[int, pyfuse3.EntryAttributes] = {}  # what it may remember of some
         self._numbers = itertools.count(1)
         self._open: dict[int, Open] = {}
         self._listings: dict[int, Listing] = {}
@@ -160,6 +161,7 @@ class FileSystem(pyfuse3.Operations):
             self._forget_later(directory.ino, None)
 
     def _removed(self, directory: Directory, name: str, node: Node) -> None:
+        self._prepared.pop(node.ino, None)
         if directory.ino in self._lookups:
             if node.ino in self._lookups:
                 self._forget_later(directory.ino, name)
@@ -167,6 +169,7 @@ class FileSystem(pyfuse3.Operations):
                 self._forget_later(directory.ino, None)
 
     def _forget_later(self, ino: int, name: str | None) -> None:
+        self._prepared.pop(ino, None)
         self._stale[ino, name] = None
         if self._settled is None:
             self._settled = trio.Event()
@@ -210,6 +213,15 @@ class FileSystem(pyfuse3.Operations):
             refuse(errno.ENOTDIR)
         return node
 
+    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        """`attributes`; while the kernel knows the node and may remember them, they are made once."""
+        entry = self._prepared.get(node.ino)
+        if entry is None:
+            entry = attributes(node)
+            if entry.attr_timeout and node.ino in self._nodes:
+                self._prepared[node.ino] = entry
+        return entry
+
     def _remember(self, node: Node) -> None:
         self._nodes[node.ino] = node
         self._lookups[node.ino] = self._lookups.get(node.ino, 0) + 1
@@ -220,8 +232,8 @@ class FileSystem(pyfuse3.Operations):
             if left > 0:
                 self._lookups[ino] = left
             elif ino != ROOT_INO:
-                self._lookups.pop(ino, None)
-                self._nodes.pop(ino, None)
+                for known in (self._lookups, self._nodes, self._prepared):
+                    known.pop(ino, None)
 
     # Names and attributes
 
@@ -233,13 +245,12 @@ class FileSystem(pyfuse3.Operations):
         node = directory.lookup(os.fsdecode(name)) if directory.alive else None
         if node is None:
             refuse(errno.ENOENT)
-        entry = attributes(node)
         self._remember(node)
-        return entry
+        return self._attributes(node)
 
     @answers
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return attributes(self._node(inode))
+        return self._attributes(self._node(inode))
 
     @answers
     async def setattr(
@@ -266,7 +277,8 @@ class FileSystem(pyfuse3.Operations):
         if fields.update_mtime:
             node.mtime_ns = attr.st_mtime_ns
         node.ctime_ns = time.time_ns()
-        return attributes(node)
+        self._prepared.pop(inode, None)
+        return self._attributes(node)
 
     @answers
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -441,7 +453,7 @@ class FileSystem(pyfuse3.Operations):
             listing.names = list(directory.entries()) if directory.alive else []
         dots = [(b".", directory), (b"..", directory.parent or directory)]
         for index, (dot, node) in enumerate(dots[start_id:], start_id + 1):
-            if not pyfuse3.readdir_reply(token, dot, attributes(node), index):
+            if not pyfuse3.readdir_reply(token, dot, self._attributes(node), index):
                 return
         position = max(start_id, len(dots))
         for index in range(position - len(dots), len(listing.names)):
@@ -449,7 +461,7 @@ class FileSystem(pyfuse3.Operations):
             child = directory.lookup(name) if directory.alive else None
             if child is None:
                 continue
-            entry = attributes(child)
+            entry = self._attributes(child)
             if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, index + len(dots) + 1):
                 return
             self._remember(child)

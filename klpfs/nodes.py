@@ -80,7 +80,7 @@ class Node:
     def uid(self) -> int:
         """The owner: that of the tree, unless chown(2) changed it."""
         if self._uid is None:
-            return self.parent.uid if self.parent else 0
+            return root.uid if (root := self.root) else 0
         return self._uid
 
     @uid.setter
@@ -91,7 +91,7 @@ class Node:
     def gid(self) -> int:
         """The group: that of the tree, unless chown(2) changed it."""
         if self._gid is None:
-            return self.parent.gid if self.parent else 0
+            return root.gid if (root := self.root) else 0
         return self._gid
 
     @gid.setter

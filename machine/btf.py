@@ -335,6 +335,7 @@ class Types:
 
     def __init__(self, blob: bytes) -> None:
         """Raises BtfError when ``blob`` is not BTF."""
+        self._located: dict[tuple[Type, str], tuple[int, Type]] = {}
         if len(blob) < _HEADER.size:
             raise BtfError("too short to be BTF")
         magic, version, _, hdr_len, type_off, type_len, str_off, str_len = _HEADER.unpack_from(blob)
@@ -522,6 +523,12 @@ class Types:
 
     def locate(self, type: Type, path: str) -> tuple[int, Type]:
         """The offset in bytes and the type of what ``path`` names in ``type``, as `offsetof`."""
+        found = self._located.get((type, path))
+        if found is None:
+            found = self._located[type, path] = self._locate(type, path)
+        return found
+
+    def _locate(self, type: Type, path: str) -> tuple[int, Type]:
         offset, at = 0, 0
         while at < len(path):
             step = _STEP.match(path, at)

@@ -213,6 +213,10 @@ class Memory:
         """Store ``data`` at a virtual address. Raises PageFault, before anything is written in the
         page that is missing."""
         done, size = 0, len(data)
+        paddr = self.translate(vaddr) if size else 0
+        if size <= PAGE_SIZE - (vaddr & (PAGE_SIZE - 1)):
+            self.ram[paddr : paddr + size] = data
+            return
         while done < size:
             at = vaddr + done
             paddr = self.translate(at)
