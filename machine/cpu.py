@@ -198,6 +198,11 @@ class Cpu:
         self._system_pointers = (ctypes.c_void_p * count)(
             *(at + _SYSTEM_SLOT * i for i in range(count))
         )
+        self._system_where = (
+            uc._uch.value,
+            ctypes.addressof(self._system_ids),
+            ctypes.addressof(self._system_pointers),
+        )
         self._pristine_system = self._read_system()
 
     def close(self) -> None:
@@ -322,9 +327,7 @@ class Cpu:
         return stop
 
     def _read_system(self) -> bytes:
-        uclib.uc_reg_read_batch(
-            self._uc._uch, self._system_ids, self._system_pointers, len(_SYSTEM_IDS)
-        )
+        _read_batch(*self._system_where, len(_SYSTEM_IDS))
         return self._system.raw
 
     def _as_exception(self, error: unicorn.UcError) -> Stop:

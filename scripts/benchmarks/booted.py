@@ -20,7 +20,7 @@ import unicorn
 from benchmarks.footprint import mebibytes
 from benchmarks.guest import Guest, booted
 from benchmarks.mounts import new_directory
-from benchmarks.rows import SOURCES, Bench, Figure, Missing, Reach, compare, in_trio, needs, row
+from benchmarks.rows import SOURCES, Bench, Figure, Missing, Reach, compare, in_trio, row
 
 QEMU = "QEMU"
 TESTED = ("bench_target", "bench_patch")
@@ -30,11 +30,9 @@ def debian_kernel(bench: Bench) -> debian.Kernel:
     """The one that is booted. Raises `Missing`."""
     if bench.quick:
         raise Missing("not with --quick: it boots a kernel in QEMU")
-    needs("qemu-system-x86_64")
     try:
-        kernel = debian.newest()
-        assert kernel.vmlinuz
-        return kernel
+        debian.set_up(*qemu.PACKAGES)
+        return debian.kernel()
     except debian.DebianError as error:
         raise Missing(str(error).splitlines()[0]) from None
 
