@@ -15,11 +15,13 @@
 
 static __always_inline int trace_get_context_bit(void)
 {
-	if (in_nmi())
+	int count = preempt_count();
+
+	if (likely(!(count & (NMI_MASK | HARDIRQ_MASK | SOFTIRQ_OFFSET))))
+		return 3;
+	if (count & NMI_MASK)
 		return 0;
-	if (in_hardirq())
-		return 1;
-	return in_serving_softirq() ? 2 : 3;
+	return count & HARDIRQ_MASK ? 1 : 2;
 }
 
 static __always_inline int trace_test_and_set_recursion(unsigned long ip, unsigned long pip,
