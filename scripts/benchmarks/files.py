@@ -83,7 +83,7 @@ def files(bench: Bench) -> Iterator[Figure]:
             for each in paths:  # names are known then
                 many(operation, each, count // 10)
             columns = bench.take_turns(
-                *(lambda p=p: many(operation, p, count) * 1e6 for p in paths)
+                *(lambda p=p, o=operation: many(o, p, count) * 1e6 for p in paths)
             )
             yield from beside(name, "us", columns)
 
@@ -97,7 +97,7 @@ def walk(bench: Bench) -> Iterator[Figure]:
     }
     with three(bench) as mounts:
         for name, command in commands.items():
-            columns = bench.take_turns(*(lambda m=m: seconds(command, m) * 1e3 for m in mounts))
+            columns = bench.take_turns(*(lambda m=m, c=command: seconds(c, m) * 1e3 for m in mounts))
             yield from beside(f"walk: {name}", "ms", columns)
 
 

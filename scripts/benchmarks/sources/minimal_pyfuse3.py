@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The reference: as little pyfuse3 as gives the same answers. minimal_pyfuse3.py DIRECTORY MOUNTPOINT: what is in the
-directory, read once, is what the mount has."""
+"""The reference: as little pyfuse3 as gives the same answers.
+
+minimal_pyfuse3.py DIRECTORY MOUNTPOINT: what is in the directory, read once, is what the mount has.
+"""
 
 import errno
 import itertools
