@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import trio
+
 from machine.computer import Computer
 from machine.kernel.kobject import NAME_MAX
 from machine.kernel.sched import Scheduler
@@ -46,6 +48,24 @@ class ProcEntry:
     target: str = ""
     """Where a symbolic link points."""
     children: dict[str, ProcEntry] = field(default_factory=dict)
+    users: int = 0
+    """How many tasks are in its functions (``in_use``)."""
+    unused: trio.Event | None = None
+    """It is gone; set when its last user is."""
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """``use_pde``, ``unuse_pde``: whoever takes it away waits until the body is done. Raises
+        OSError(ENODEV) when it is gone."""
+        if self.unused is not None:
+            raise OSError(errno.ENODEV, "it is gone")
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            if self.unused is not None and not self.users:
+                self.unused.set()
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -182,30 +202,34 @@ class Proc:
         self._directory(address).size = min(size, _SIZE_MAX)
 
     @service("proc_remove")
-    def proc_remove(self, address: Ptr) -> None:
+    async def proc_remove(self, address: Ptr) -> None:
         entry = self._entries.get(address)
         if entry is not None:
-            self._remove(entry)
+            await self._remove(entry)
 
     @service("remove_proc_entry", "remove_proc_subtree")
-    def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> int:
+    async def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> int:
         here = self._directory(parent)
         for name in self._space.read_string(name_at).split("/"):
             if name not in here.children:
                 raise OSError(errno.ENOENT, "no such entry")
             here = here.children[name]
-        self._remove(here)
+        await self._remove(here)
         return 0
 
-    def _remove(self, entry: ProcEntry) -> None:
+    async def _remove(self, entry: ProcEntry) -> None:
+        """Take an entry away; nobody is in its functions any longer (``proc_entry_rundown``)."""
         for child in list(entry.children.values()):
-            self._remove(child)
+            await self._remove(child)
         assert entry.parent is not None
         del entry.parent.children[entry.name]
         del self._entries[entry.address]
-        self._slab.free(entry.address)
         for listener in self.on_change:
             listener(entry, False)
+        entry.unused = trio.Event()
+        if entry.users:
+            await entry.unused.wait()
+        self._slab.free(entry.address)
 
     @service("pde_data")
     def pde_data(self, inode: Ptr) -> int:
@@ -238,7 +262,7 @@ class Proc:
         Raises OSError with what the guest's functions returned.
         """
         call, symbol = self._sched.current.call, self._computer.symbol
-        with self._scratch(PAGE_SIZE) as at, self._scratch(PAGE_SIZE) as buffer:
+        with entry.used(), self._scratch(PAGE_SIZE) as at, self._scratch(PAGE_SIZE) as buffer:
             file, inode = self._open_file(entry, at)
             if entry.show:
                 check(await call(symbol("single_open"), file.address_, entry.show, entry.data))
@@ -302,7 +326,11 @@ class Proc:
         ops = self._space.view("struct proc_ops", entry.proc_ops) if entry.proc_ops else None
         if ops is None or not ops.proc_write:
             raise OSError(errno.EIO, "no way to write it")
-        with self._scratch(PAGE_SIZE) as at, self._user.buffer(len(data)) as buffer:
+        with (
+            entry.used(),
+            self._scratch(PAGE_SIZE) as at,
+            self._user.buffer(len(data)) as buffer,
+        ):
             file, inode = self._open_file(entry, at)
             self._computer.memory.write(buffer, data)
             if ops.proc_open:
