@@ -96,12 +96,13 @@ def attributes(node: Node) -> pyfuse3.EntryAttributes:
 class Open:
     """An open file: its handle, who opened it, and under which inode number."""
 
-    __slots__ = ("caller", "flushes", "handle", "ino", "waiter")
+    __slots__ = ("at_once", "caller", "flushes", "handle", "ino", "waiter")
 
-    def __init__(self, handle: Handle, caller: Caller, ino: int) -> None:
+    def __init__(self, handle: Handle, caller: Caller, file: File) -> None:
         self.handle = handle
         self.caller = caller
-        self.ino = ino
+        self.ino = file.ino
+        self.at_once = file.at_once
         self.flushes = type(handle).flush is not Handle.flush
         self.waiter: pyfuse3.PollHandle | None = None
 
@@ -375,7 +376,7 @@ class FileSystem(pyfuse3.Operations):
             handle.release()
             refuse(errno.EINVAL)
         number = next(self._numbers)
-        self._open[number] = Open(handle, caller, inode)
+        self._open[number] = Open(handle, caller, node)
         # Without the page cache: what a file says is made when it is read. With it, mmap(2) works.
         cached = node.mappable and flags & os.O_ACCMODE == os.O_RDONLY
         return pyfuse3.FileInfo(fh=number, direct_io=not cached, keep_cache=False)
@@ -383,6 +384,8 @@ class FileSystem(pyfuse3.Operations):
     @answers
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
         file = self._open[fh]
+        if file.at_once:
+            return await file.handle.read(file.caller, off, size)
         try:
             with self._interrupts.operation(file.caller.pid, file.ino):
                 return await file.handle.read(file.caller, off, size)

@@ -20,8 +20,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 PAGE_SIZE = 4096
 ROOT_INO = 1
@@ -32,8 +31,7 @@ POLL_READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRN
 """What poll(2) says of a file that never blocks (DEFAULT_POLLMASK)."""
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks: the thread id, and the user and group ids it acts with."""
 
     pid: int
@@ -335,11 +333,13 @@ class File(Node, ABC):
     """A regular file. ``fsync_errno`` answers fsync(2), 0 being success.
 
     ``mappable`` says that a program may map it as a whole, for which its size must be true; then the
-    kernel keeps what was read until the next open.
+    kernel keeps what was read until the next open. ``at_once`` says that to read it never waits for
+    anything, and changes nothing.
     """
 
     fsync_errno = errno.EINVAL
     mappable = False
+    at_once = False
 
     @abstractmethod
     def open(self, caller: Caller, flags: int) -> Handle:

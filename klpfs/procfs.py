@@ -22,7 +22,9 @@ def text_file(make: Callable[[], str], mode: int = 0o444) -> ProcFile:
     async def show(_caller: Caller) -> bytes:
         return make().encode("utf-8", "surrogateescape")
 
-    return ProcFile(show, mode=mode)
+    file = ProcFile(show, mode=mode)
+    file.at_once = True
+    return file
 
 
 class ProcRoot(DynamicDirectory, ProcDirectory):

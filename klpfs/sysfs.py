@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 
 from klpfs.guest import inside
@@ -64,6 +65,7 @@ class Sysfs(KobjectListener):
                     await store_data(data)
 
         file = Attribute(show, store, attribute.permissions)
+        file.at_once = not inspect.iscoroutinefunction(attribute.show)
         if attribute.size is not None:
             file.size = attribute.size
         return file
