@@ -95,18 +95,13 @@ def growth(bench: Bench) -> Iterator[Figure]:
 
 
 def linear(what: str, times: dict[int, float]) -> Iterator[Figure]:
-    """What one of them takes among many, by what it takes among fewer, without what is always there."""
-    one = times[1]
-    for fewer, more in zip(list(times)[1:], list(times)[2:], strict=False):
-        base = max(times[fewer] - one, 1e-9) / (fewer - 1)
-        each = (times[more] - one) / (more - 1)
-        yield Figure(
-            f"enable: {more:,} {what}", "us each", each * 1e6, base * 1e6, f"of {fewer:,}",
-            Reach(LINEAR), note=f"{times[more]:.3g} s; 1 takes {one * 1e3:.3g} ms",
-        )  # fmt: skip
-    if len(times) == 2:
-        more = max(times)
-        yield Figure(f"enable: {more:,} {what}", "us each", times[more] / more * 1e6)
+    """What one of many takes, beside one of fewer."""
+    each = {count: seconds / count * 1e6 for count, seconds in times.items()}
+    fewer, more = sorted(times)[-2:]
+    yield Figure(
+        f"enable: {more:,} {what}", "us each", each[more], each[fewer], f"of {fewer:,}",
+        Reach(LINEAR), note=f"{more:,} {what}: {times[more]:.3g} s",
+    )  # fmt: skip
 
 
 def measured(bench: Bench, functions: int, tasks: int) -> float:
