@@ -253,12 +253,13 @@ def selftests(bench: Bench) -> Iterator[Figure]:
     if not done.stdout.startswith("{"):
         raise Missing((done.stderr or done.stdout).strip()[-200:])
     results = json.loads(done.stdout)
-    passed = {side: f"{results[side]['passed']} of {results[side]['of']}" for side in ("klpfs", "qemu")}
-    for title, key in (("the cases", "seconds"), ("with the boot", "seconds_with_boot")):
-        yield Figure(
-            f"selftests: {title}", "s", results["klpfs"][key], results["qemu"][key], QEMU,
-            Reach(1 / 4), note=f"{passed['klpfs']} passed, {passed['qemu']} in QEMU",
-        )  # fmt: skip
+    theirs, *machines = results.items()
+    for name, ours in machines:
+        for title, key in (("", "seconds"), (", with the boot", "seconds_with_boot")):
+            yield Figure(
+                f"selftests: {name}{title}", "s", ours[key], theirs[1][key], QEMU, Reach(1 / 4),
+                note=f"{ours['passed']} of {ours['of']} passed, {theirs[1]['passed']} in QEMU",
+            )  # fmt: skip
 
 
 @row("qemu-memory")
