@@ -17,8 +17,14 @@ NORMAL: tuple[tuple[str, str], ...] = (
     (r"\b6\.1\.0-[-\w]+", "RELEASE"),
     (r"\bkworker/\S+", "KWORKER"),
     (r"(?<=:)\d{2,}(?= (?:is|has) )", "PID"),
+    (r"(?<=PID: )\d+|(?<=note: insmod\[)\d+", "PID"),
+    (r"^(<\d>CPU: .* RELEASE) #.*$", r"\1"),
+    (r"^(<\d>WARNING: .* at \S+ \w+)\+0x[0-9a-f]+/0x[0-9a-f]+", r"\1"),
+    (r"\(____ptrval____\)|\b0{8}[0-9a-f]{8}\b", "POINTER"),
+    (r"(?<= at )/\S+/(?=\w+\.c:\d)", ""),
 )
-"""What differs from one run to the next on the same kernel: times, addresses, pids; and the release."""
+"""What differs from one run to the next on the same kernel: times, addresses, pids; and the release, which it
+has in many places."""
 
 
 @dataclass(frozen=True)

@@ -72,13 +72,17 @@ EMBEDDED = (
         (
             (r"^(<5>|5,N,N,-;)\S+: module verification failed: signature and/or required key .*\n", ""),
             (r"^(--- tainted |kernel\.tainted = )(\d+)$", _as_if_signed),
-            (r"(\(O|^    O)E(?=K?\)?$)", r"\1"),
+            (r"(\(O|^O|^    O)E(?=K?[+-]?\)?$)", r"\1"),
+            (r"(Tainted: .{13})E", r"\1 "),
         ),
     ),
     Expected(
-        "The embedded kernel has no SMP and no modversions.",
+        "The embedded kernel has one processor, no modversions and no need of page table isolation.",
         QEMU,
-        ((r"'RELEASE SMP preempt mod_unlo(..) modversions '", r"'RELEASE preempt mod_unlo\1 '"),),
+        (
+            (r"'RELEASE SMP preempt mod_unlo(..) modversions '", r"'RELEASE preempt mod_unlo\1 '"),
+            (r"^(<\d>.*: [0-9a-f]{4} \[#\d\] PREEMPT) SMP NOPTI$", r"\1"),
+        ),
     ),
     Expected(
         "Debian's build makes sections and symbols that klpfs build has no need of: tables of objtool, "

@@ -12,8 +12,13 @@ cd "$work" || exit 1
 
 begin() { printf '\n=== %s\n' "$*"; dmesg -C; }
 
-# The log since the story began, or since this was last asked for, with its levels.
-log() { echo "--- log"; dmesg --raw; dmesg -C; }
+# The log since the story began, or since this was last asked for, with its levels; of reports, what is neither a
+# register, nor code, nor a trace.
+log() {
+	echo "--- log"
+	dmesg --raw | sed -E '/^<[0-9]>\[[^]]*\] (Call Trace:| <TASK>)/,/<\/TASK>/d; /^<[0-9]>\[[^]]*\] (RIP|Code|RSP|R..|FS|CS|CR2|PKRU|PGD|Hardware name|Modules linked in): ?/d'
+	dmesg -C
+}
 
 # A command, what it says, and how it ends. Bash puts a line number before its errors.
 try() {
