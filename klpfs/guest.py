@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from signal import SIGKILL
 
 from klpfs.nodes import Caller
 from machine.kernel.kernel import Kernel
@@ -26,7 +27,12 @@ def comm_of(pid: int) -> str:
 
 
 class TaskDied(OSError):
-    """The task did not survive what it did in the kernel: in Linux, the process is no more."""
+    """The task did not survive what it did in the kernel: in Linux, the process is no more, as if by
+    ``signal``."""
+
+    def __init__(self, number: int, signal: int) -> None:
+        super().__init__(number, "the task died")
+        self.signal = signal
 
 
 @asynccontextmanager
@@ -41,4 +47,4 @@ async def inside(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
                 yield
         except TaskExit as exit_:
             number = errno.EFAULT if exit_.oops else errno.EINTR
-            raise TaskDied(number, "the task died") from None
+            raise TaskDied(number, exit_.code or SIGKILL) from None

@@ -23,6 +23,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 PAGE_SIZE = 4096
+NAME_MAX = 1024
+"""FUSE_NAME_MAX, in bytes: the limit that names have here. Sysfs has none, FUSE that one."""
 ROOT_INO = 1
 
 _inode_numbers = itertools.count(ROOT_INO + 1)  # 64 bits: none is ever used twice
@@ -135,7 +137,8 @@ class Directory(Node):
         Raises `FileExistsError` if the name is taken, `ValueError` if it cannot be a name or the
         node is, or was, in a tree.
         """
-        if name in ("", ".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
+        size = len(os.fsencode(name))
+        if name in ("", ".", "..") or "/" in name or "\0" in name or size > NAME_MAX:
             raise ValueError(f"not a file name: {name!r}")
         if node.parent is not None or not node.alive:
             raise ValueError(f"the node for {name!r} is, or was, elsewhere")

@@ -38,7 +38,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Killed(Exception):
-    """The caller did not survive its call."""
+    """The caller did not survive its call: ``signal`` is how it ended."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 class _Caller:
@@ -50,6 +54,7 @@ class _Caller:
         fields = status(Thread(self._tid, self._tid))
         if not fields:
             raise OSError(errno.ENOENT, "the caller is gone")
+        self._status = fields
         self._uid = int(fields["Uid"].split()[1])
         self._pidfd = os.pidfd_open(int(fields["Tgid"]))
         self._stack.callback(os.close, self._pidfd)
@@ -119,9 +124,16 @@ class _Caller:
         finally:
             os.close(ours)
 
-    def kill(self) -> None:
-        """SIGKILL for the process."""
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+    def kill(self, number: int) -> None:
+        """End the process by a signal, or by SIGKILL if it would not end by that one."""
+        spared = self._mask("SigBlk") | self._mask("SigIgn") | self._mask("SigCgt")
+        if spared >> number - 1 & 1:
+            number = signal.SIGKILL
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def _mask(self, name: str) -> int:
+        """A set of signals in /proc/<pid>/status."""
+        return int(self._status[name], 16)
 
 
 def _int(value: int) -> int:
@@ -165,9 +177,9 @@ class Supervisor:
                 with _Caller(self._listener, notification) as caller:
                     try:
                         result = self._call(caller, notification)
-                    except _Killed:
-                        caller.kill()
-                        return
+                    except _Killed as killed:
+                        caller.kill(killed.signal)
+                        result = -errno.EINTR  # nobody sees it: on its way back the signal is there
             except OSError as error:
                 # One that may not be looked into can still do what is the host's.
                 result = -(error.errno or errno.EIO) if notification.call else None
@@ -263,8 +275,8 @@ class Supervisor:
         finally:
             os.close(descriptor)
         first, _, text = answer.partition(b"\n")
-        if first == b"killed":
-            raise _Killed
+        if first.startswith(b"killed "):
+            raise _Killed(int(first.split()[1]))
         result = int(first)
         if result < 0:
             raise OSError(-result, os.strerror(-result))

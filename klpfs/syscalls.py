@@ -67,8 +67,8 @@ class Syscalls:
             if call is None:
                 raise OSError(errno.ENOSYS, line.name)
             result = await call(caller, line.arguments, data)
-        except TaskDied:
-            return b"killed\n"
+        except TaskDied as death:
+            return f"killed {death.signal}\n".encode()
         except ValueError:  # too few or too many arguments
             result = -errno.EINVAL
         except OSError as error:

@@ -85,7 +85,7 @@ class TestDirectory:
         with pytest.raises(FileNotFoundError):
             root.remove("b")
 
-    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "x" * 256])
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "x" * 1025])
     def test_names_that_cannot_be(self, name: str) -> None:
         with pytest.raises(ValueError, match="name"):
             Root().add(name, Attribute())

@@ -11,7 +11,8 @@ Show = Callable[[], str] | Callable[[], Awaitable[str]]
 Store = Callable[[bytes], Awaitable[None]]
 
 
-NAME_MAX = 255
+NAME_MAX = 1024
+"""Bytes. Sysfs has no limit; this is FUSE's."""
 
 
 def is_file_name(name: str) -> bool:

@@ -13,8 +13,6 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import trio
-
 from machine import limits
 from machine.image import Export
 from machine.kernel import printk as log
@@ -22,7 +20,7 @@ from machine.kernel.livepatch.off import LivepatchOff
 from machine.kernel.livepatch.relocs import KlpRelocations
 from machine.kernel.module_load import LoadedModule, Loader
 from machine.kernel.module_sysfs import ModuleSysfs
-from machine.kernel.sched import TaskExit
+from machine.kernel.sched import TaskExit, TaskState
 from machine.kernel.service import Ptr, service
 from machine.kernel.taint import Taint, module_taint_letters
 from machine.memory import PageFault
@@ -224,10 +222,6 @@ class Modules:
         except Exception as error:
             await self._free_module(module)
             raise self._refusal(module.name, error) from None
-        except TaskExit:
-            # The task that loads it is dead: it stays as it is, for ever.
-            module.finished.set()
-            raise
 
     def _refusal(self, name: str, error: Exception) -> OSError:
         """What the system call returns. Where the kernel would trust the file, and fall over it, there is
@@ -243,11 +237,15 @@ class Modules:
         return OSError(errno.ENOEXEC, str(error))
 
     async def _wait_for_place(self, name: str) -> None:
-        """``add_unformed_module``: one of that name may be on its way in or out."""
-        while (old := self._modules.get(name)) is not None:
-            if old.struct.state == State.LIVE or old.finished.is_set():
-                raise OSError(errno.EEXIST, f"{name} is there already")
-            await old.finished.wait()
+        """``add_unformed_module``: there is one of that name at most. If it is on its way in, how that
+        ends is waited for: for ever, if its init has died. Raises OSError: EEXIST, EBUSY, ERESTARTSYS."""
+        old = self._modules.get(name)
+        if old is None:
+            return
+        if old.struct.state in (State.COMING, State.UNFORMED):
+            await old.finished.wait(self._kernel.sched.current, TaskState.INTERRUPTIBLE)
+        live = name in self._modules and old.struct.state == State.LIVE
+        raise OSError(errno.EEXIST if live else errno.EBUSY, f"there is a {name}")
 
     async def _come(self, module: LoadedModule, arguments: str) -> None:
         """From ``complete_formation`` to the point where init may run."""
@@ -325,7 +323,7 @@ class Modules:
         self._kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         self._loader.free_init(module)
         self._kernel.symbols.add_module(module.name, module.core_symbols, module.regions)
-        module.finished.set()
+        module.finished.happen()
 
     def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
         """``do_one_initcall``"""
@@ -358,15 +356,10 @@ class Modules:
             self._kernel.tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
         module.struct.refcnt.counter = 0
         module.struct.state = State.GOING
-        module.finished = trio.Event()
-        try:
-            if module.struct.exit:
-                await self._kernel.sched.current.call(module.struct.exit)
-            await self._notify(module, State.GOING)
-            await self.livepatch.module_going(module.struct)
-        except TaskExit:
-            module.finished.set()
-            raise
+        if module.struct.exit:
+            await self._kernel.sched.current.call(module.struct.exit)
+        await self._notify(module, State.GOING)
+        await self.livepatch.module_going(module.struct)
         await self._free_module(module)
 
     async def _free_module(self, module: LoadedModule) -> None:
@@ -400,7 +393,7 @@ class Modules:
             owner.users.remove(module)
             owner.struct.refcnt.counter -= 1
         self._loader.free(module)
-        module.finished.set()
+        module.finished.happen()
 
     # -- livepatch relocations --------------------------------------------------------------------
 

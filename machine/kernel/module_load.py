@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import trio
-
 from machine import limits
 from machine.computer import Computer
 from machine.elf import (
@@ -43,6 +41,7 @@ from machine.kernel.module_percpu import ModulePerCpu
 from machine.kernel.modversions import ModVersions
 from machine.kernel.printk import Printk
 from machine.kernel.taint import Taint, Tainted
+from machine.kernel.wait import Once
 from machine.structs import Space, Struct
 from machine.symbols import Region
 
@@ -93,8 +92,8 @@ class LoadedModule:
     jump_table: tuple[int, int] = (0, 0)
     exception_table: tuple[int, int] = (0, 0)
     orc_tables: tuple[range, range] = (range(0), range(0))
-    finished: trio.Event = field(default_factory=trio.Event)
-    """Set when it is live, gone, or stuck for ever."""
+    finished: Once = field(default_factory=Once)
+    """It is live, or will never be."""
 
     @property
     def name(self) -> str:

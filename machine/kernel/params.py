@@ -35,7 +35,7 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
     else:
         i = len(line)
     argument, rest = line[:i], line[i:].lstrip()
-    if equals < 0:
+    if equals <= 0:
         return argument.strip('"'), None, rest
     name, value = argument[:equals], argument[equals + 1 :]
     if name.startswith('"'):
@@ -43,6 +43,14 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
     if value.startswith('"'):
         value = value[1:].removesuffix('"')
     return name, value, rest
+
+
+class InvalidValue(OSError):
+    """A parameter does not take this. ``value``: what is left of it; that of an array is cut in pieces."""
+
+    def __init__(self, number: int, value: str) -> None:
+        super().__init__(number, "not a value of this parameter")
+        self.value = value
 
 
 class Params:
@@ -72,6 +80,7 @@ class Params:
         while line:
             name, value, line = next_argument(line)
             if name == "--" and value is None:
+                self._printk(log.WARNING, f"{module}: parameters '{line}' after `--' ignored")
                 break
             param = by_name.get(_canonical(name))
             if param is None:
@@ -79,9 +88,9 @@ class Params:
                 continue
             try:
                 await self.set(param, value)
-            except OSError as error:
+            except InvalidValue as error:
                 what = "too large" if error.errno == errno.ENOSPC else "invalid"
-                self._printk(log.ERR, f"{module}: `{value or ''}' {what} for parameter `{name}'")
+                self._printk(log.ERR, f"{module}: `{error.value}' {what} for parameter `{name}'")
                 raise
 
     def _unknown(self, module: str, name: str, value: str | None) -> None:
@@ -96,11 +105,11 @@ class Params:
         self._printk(log.WARNING, f"{module}: unknown parameter '{name}' ignored")
 
     async def set(self, param: Struct, value: str | None) -> None:
-        """Call the parameter's ``set``. Raises OSError with what it returned; EPERM if it has none."""
+        """Call the parameter's ``set``. Raises InvalidValue with what it returned; EPERM if it has none."""
         if value is None and not param.ops.flags & _FL_NOARG:
-            raise OSError(errno.EINVAL, "a value is needed")
+            raise InvalidValue(errno.EINVAL, "")
         if not param.ops.set:
-            raise OSError(errno.EPERM, "cannot be set")
+            raise InvalidValue(errno.EPERM, value or "")
         at = 0
         if value is not None:
             data = value.encode("utf-8", "surrogateescape") + b"\0"
@@ -108,6 +117,9 @@ class Params:
             self._computer.memory.write(at, data)
         try:
             check(await self._sched.current.call(param.ops.set, at, param.address_))
+        except OSError as error:
+            left = self._computer.space.read_string(at) if at else ""
+            raise InvalidValue(error.errno or errno.EINVAL, left) from None
         finally:
             self._slab.free(at)
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import trio
 
 from machine.computer import Computer
-from machine.kernel.kobject import NAME_MAX
 from machine.kernel.sched import Scheduler
 from machine.kernel.service import U32, U64, Ptr, service
 from machine.kernel.slab import Slab
@@ -29,6 +28,7 @@ _ITER_KVEC = 1
 _MAX_CONTENT = 16 << 20
 _PATH_MAX, _SIZE_MAX = 4096, (1 << 63) - 1
 _MAX_ERRNO = 4095
+_NAME_MAX = 255
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Proc:
                 return self._refuse(f"name '{path}'")
             here = here.children[directory]
         length = len(name.encode("utf-8", "surrogateescape"))
-        if not 0 < length <= NAME_MAX:
+        if not 0 < length <= _NAME_MAX:
             return self._refuse(f"name len {length}")
         if name in (".", ".."):
             return self._refuse(f"name '{name}'")

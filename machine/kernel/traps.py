@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Callable
-from signal import SIGKILL
+from signal import SIGKILL, SIGSEGV
 from typing import NoReturn
 
 from machine import disasm
@@ -101,13 +101,15 @@ class Traps:
         except PageFault:  # what the report looks at is spoilt too
             self._tainted.add(Taint.DIE)
             self._say("Fixing recursive fault but reboot is needed!", log.ALERT)
-        self._note_atomic_exit(task)
-        raise TaskExit(SIGKILL, oops=True)
+        # Since the SMAP check of do_user_addr_fault() comes before it has interrupts on again.
+        is_fault = stop.vector == PAGE_FAULT
+        self._note_atomic_exit(task, irqs_off=is_fault)
+        raise TaskExit(SIGKILL if is_fault else SIGSEGV, oops=True)
 
-    def _note_atomic_exit(self, task: Task) -> None:
+    def _note_atomic_exit(self, task: Task, *, irqs_off: bool = False) -> None:
         """``make_task_dead``."""
         who = f"note: {task.comm}[{task.pid}] exited with"
-        if not self._sched.interrupts_on:
+        if irqs_off or not self._sched.interrupts_on:
             self._say(f"{who} irqs disabled", log.INFO)
         count = self._sched.preempt_count
         if count:
@@ -253,7 +255,7 @@ class Traps:
             title = f"segment-related {_GPF}"
         else:
             title = _TITLES[stop.vector]
-        self._say(f"{title}: {error_code:04x} [#{self._die_counter}] PREEMPT", log.EMERG)
+        self._say(f"{title}: {error_code:04x} [#{self._die_counter}] PREEMPT")
         self._say(self._cpu_line(task))
         self._show_regs(stop)
         self._call_trace(task)

@@ -52,13 +52,16 @@ class Once:
             task.wake()
         self._waiting.clear()
 
-    async def wait(self, task: Task) -> None:
-        """Wait for it on ``task``, uninterruptibly. A checkpoint unless it has happened."""
+    async def wait(self, task: Task, state: int = TaskState.UNINTERRUPTIBLE) -> None:
+        """Wait for it on ``task``, in ``state``. Raises OSError(ERESTARTSYS) if that is interruptible and
+        a signal has come. A checkpoint unless it has happened."""
         try:
             while not self.happened:
+                if signal_pending_state(task, state):
+                    raise OSError(ERESTARTSYS, "a signal")
                 if task not in self._waiting:
                     self._waiting.append(task)
-                task.state = TaskState.UNINTERRUPTIBLE
+                task.state = state
                 await task.wait()
         finally:
             task.state = TaskState.RUNNING

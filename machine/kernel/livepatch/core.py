@@ -201,6 +201,12 @@ class Livepatch:
         self, of: Struct, parent: Kobject, name: str, attributes: Sequence[KobjAttribute] = ()
     ) -> Kobject:
         """``kobject_add``. Raises OSError: EEXIST, EINVAL; after what the log has about it."""
+        if not name:
+            self._traps.warn(
+                "lib/kobject.c", 210, "kobject_add_internal",
+                "kobject: ((____ptrval____)): attempted to be registered with empty name!",
+            )  # fmt: skip
+            raise OSError(errno.EINVAL, "no name")
         try:
             kobject = parent.add(Kobject(name, attributes))
         except OSError as error:

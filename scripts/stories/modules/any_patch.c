@@ -34,6 +34,12 @@ static int any_patch_show(struct seq_file *m, void *v)
 	return 0;
 }
 
+static int any_patch_call(void)
+{
+	pr_info("%s instead of %s\n", KBUILD_MODNAME, name);
+	return 0;
+}
+
 static struct klp_func funcs[] = { { }, { }, { } };
 static struct klp_object objs[] = { { }, { } };
 static struct klp_state states[] = { { .id = 7 }, { } };
@@ -44,7 +50,7 @@ static int __init any_patch_init(void)
 	int ret;
 
 	funcs[0].old_name = name;
-	funcs[0].new_func = without ? NULL : any_patch_show;
+	funcs[0].new_func = without ? NULL : object ? (void *)any_patch_call : (void *)any_patch_show;
 	funcs[0].old_sympos = sympos;
 	funcs[1].old_name = second;
 	funcs[1].new_func = second ? any_patch_show : NULL;
