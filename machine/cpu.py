@@ -49,9 +49,10 @@ _SYSTEM_SLOT = 24  # sizeof(uc_x86_mmr), the largest of them
 _MSR_EFER, _EFER = 0xC0000080, 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11  # SCE LME LMA NXE
 _MSR_GS_BASE = 0xC0000101
 _CR0 = 1 << 31 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 1 | 1 << 0  # PG WP NE ET MP PE
-_TRANSLATED_CODE = 64 << 20
+_TRANSLATED_CODE = 8 << 20
 """Bytes of the host's code that unicorn keeps before it starts anew. What it made of a module stays
-after that is gone: without a limit, 8 KiB of each, up to 1 GiB."""
+after that is gone: this is what a daemon grows by as modules come and go (unicorn's own limit: 1 GiB).
+"""
 _CR4 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 10  # PAE PGE OSFXSR OSXMMEXCPT
 
 VECTORS = {0: "divide error", 1: "debug", 3: "int3", 4: "overflow", 5: "bounds", 6: "invalid opcode",
