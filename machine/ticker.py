@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 class Ticker:
-    """Calls ``interrupt`` once every ``period`` seconds into a slice, until the slice ends."""
+    """Calls ``interrupt`` when a slice is ``period`` seconds old, and again until it ends."""
 
     def __init__(self, period: float, interrupt: Callable[[], object]) -> None:
         self.period = period
@@ -46,14 +46,16 @@ class Ticker:
 
     def _run(self) -> None:
         while not self._closed:
-            time.sleep(self.period)
-            started = self._slice_started
-            now = time.monotonic()
-            if started and now - started >= self.period:
+            started, now = self._slice_started, time.monotonic()
+            left = started + self.period - now if started else self.period
+            if left <= 0:
                 self._interrupt()
+                left = self.period
             elif not started and now - self._last_used > 20 * self.period:
                 self._wake.clear()
                 # A slice that began, or an end that came, between the look above and the line before
                 # this one would wait for ever: look again.
                 if not self._slice_started and not self._closed:
                     self._wake.wait()
+                continue
+            time.sleep(left)

@@ -57,6 +57,13 @@ class Clock:
         """Wait for the next interrupt, of which the timer's tick is the only one. A checkpoint."""
         await self.sleep(1 / HZ)
 
+    async def give_way(self) -> None:
+        """Others run before the task whose slice is over. A checkpoint."""
+        # Once so that the event loop finds out who is ready, requests from outside among them, and once
+        # more since it runs those together with this task in an order of its own.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
     def slice_over(self) -> None:
         """A task gave the processor away and could run on at once."""
 
@@ -102,6 +109,9 @@ class VirtualClock(Clock):
         assert isinstance(_run._ALLOW_DETERMINISTIC_SCHEDULING, bool)
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
         _run._r.seed(self.seed)
+
+    async def give_way(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def idle(self) -> None:
         """No tick comes while time stands still; so that nobody waits for ever, one comes at once."""

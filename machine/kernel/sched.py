@@ -319,7 +319,7 @@ class Task:
         sched.clock.slice_over()
         try:
             with sched.pin(self):
-                await trio.lowlevel.checkpoint()
+                await sched.clock.give_way()
                 sched.watch(self)
         finally:
             self.preempted = False
