@@ -160,6 +160,7 @@ class SymbolTable:
     def __init__(self) -> None:
         self._image = _Image(())
         self._modules: dict[str, _Module] = {}
+        self._generated: list[Symbol] = []
         self._looked_up: dict[int, Location | None] = {}  # the same few callers allocate and wait
 
     def add_image(self, symbols: Iterable[Symbol]) -> None:
@@ -182,6 +183,10 @@ class SymbolTable:
         """
         self._modules[name] = _Module(tuple(symbols), tuple(regions), build_id)
         self._looked_up.clear()
+
+    def add_generated(self, symbol: Symbol) -> None:
+        """Name code that no file has: it is found by its address, and is in no list."""
+        self._generated.append(symbol)
 
     def remove_module(self, name: str) -> None:
         """Forget a module. Raises KeyError when it is not there."""
@@ -246,6 +251,9 @@ class SymbolTable:
             found = module.locate(address, name)
             if found is not None:
                 return found
+        for symbol in self._generated:
+            if 0 <= address - symbol.addr < symbol.size:
+                return Location(symbol, address - symbol.addr, None)
         return None
 
     # -- text: what %pS and its kin print ---------------------------------------------------------

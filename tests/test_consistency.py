@@ -14,9 +14,9 @@ import trio
 from klp_guest import Call, Guest, booted, patch_source
 
 from klpfs.pytest_plugin import Machine
+from machine.instructions import NOP5, jump_to
 from machine.kernel.livepatch import consistency
 from machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH
-from machine.kernel.text import NOP5, jump_to
 
 Ko = Callable[..., Path]
 TARGET = "klp_target"

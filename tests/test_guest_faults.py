@@ -230,6 +230,13 @@ def test_all_memory_is_taken_and_comes_back(faulty: Faulty, size: int) -> None:
     assert faulty.machine.read("machine/allocations") == before
 
 
+def test_an_oops_while_a_message_is_made(faulty: Faulty) -> None:
+    """Code that klpfs has put into the kernel has its name in a call trace."""
+    assert faulty.load("printk_wild") == errno.EFAULT
+    trace = ["^Call Trace:$", "^ vsnprintf", "^ vscnprintf", "^ vprintk_emit", "^ _printk", "^ printk_wild"]
+    has(faulty.machine.dmesg(), *trace)
+
+
 def test_the_log_has_a_limit(faulty: Faulty) -> None:
     assert faulty.load("flood") == 0
     faulty.machine.rmmod(faulty.name)

@@ -45,7 +45,7 @@ class Machine:
         self.services = Services(computer)
         self.slab = Slab(computer)
         self.sched = Scheduler(computer, clock, self.slab, self.services)
-        self.printk = Printk(computer, clock, self.sched)
+        self.printk = Printk(computer, clock)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
         freezer = Freezer(computer, self.sched, StackTrace(computer, self.sched))

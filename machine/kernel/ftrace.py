@@ -20,11 +20,12 @@ from fnmatch import fnmatchcase
 import trio
 
 from machine.computer import Computer
+from machine.instructions import CALL_SIZE, NOP5, call_to, target_of
 from machine.kernel.sched import THREAD_SIZE, Scheduler, Task
 from machine.kernel.service import S32, U64, Ptr, service
 from machine.kernel.slab import Slab
 from machine.kernel.stacktrace import StackTrace
-from machine.kernel.text import CALL_SIZE, NOP5, Text, call_to, target_of
+from machine.kernel.text import Text
 from machine.memory import PageFault
 from machine.structs import Struct
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from machine.computer import Computer
+from machine.instructions import NOP5, jump_to
 from machine.kernel.service import Ptr, service
-from machine.kernel.text import NOP5, Text, jump_to
+from machine.kernel.text import Text
 
 _ENTRY = struct.Struct("<iiq")
 _INVERTED, _FLAGS = 1, 3

@@ -92,7 +92,7 @@ class Kernel:
         set_up_cpu(computer, self.random.bytes)
         set_up_system(computer, self.slab, command_line)
         self.sched = Scheduler(computer, clock, self.slab, self.services)
-        self.printk = Printk(computer, clock, self.sched)
+        self.printk = Printk(computer, clock)
         self.tainted = Tainted(self.printk)
         self.text = Text(computer, self.sched)
         self.jump_labels = JumpLabels(computer, self.text)

@@ -12,9 +12,8 @@ import trio
 
 from machine.computer import Computer
 from machine.kernel.clock import Clock
-from machine.kernel.sched import Scheduler
-from machine.kernel.service import S32, Ptr, service
-from machine.kernel.vsprintf import LOG_LINE_MAX, text, vscnprintf
+from machine.kernel.service import S32, U32, Ptr, service
+from machine.kernel.vsprintf import LOG_LINE_MAX, formatting, text
 
 EMERG, ALERT, CRIT, ERR, WARNING, NOTICE, INFO, DEBUG = range(8)
 LOGLEVEL_DEFAULT = -1
@@ -63,15 +62,14 @@ class Record(NamedTuple):
 class Printk:
     """The log of one machine."""
 
-    def __init__(self, computer: Computer, clock: Clock, sched: Scheduler) -> None:
+    def __init__(self, computer: Computer, clock: Clock) -> None:
         self._computer = computer
         self._clock = clock
-        self._sched = sched
         self._records: deque[Record] = deque()
         self._bytes = 0
         self._next_seq = 0
         self._open: Record | None = None  # no newline yet: it may be continued, and nobody sees it
-        self._arrived = trio.Event()
+        self._awaited: trio.Event | None = None
         self._notify: dict[Callable[[], None], None] = {}
         self.clear_seq = 0
         """``dmesg`` begins here, after ``dmesg -C``."""
@@ -102,7 +100,9 @@ class Printk:
     async def wait_for(self, seq: int) -> None:
         """Wait until record ``seq`` is there."""
         while seq >= self.next_seq:
-            await self._arrived.wait()
+            if self._awaited is None:
+                self._awaited = trio.Event()
+            await self._awaited.wait()
 
     def notify_once(self, notify: Callable[[], None]) -> None:
         """Call ``notify`` when the next record has come; once, however often it was asked for."""
@@ -164,16 +164,14 @@ class Printk:
         self._bytes += _RECORD_BYTES + len(record.text)
         while self._bytes > LOG_BUF_BYTES:
             self._bytes -= _RECORD_BYTES + len(self._records.popleft().text)
-        arrived, self._arrived = self._arrived, trio.Event()
-        arrived.set()
+        if self._awaited is not None:
+            self._awaited.set()
+            self._awaited = None
         notified, self._notify = self._notify, {}
         for notify in notified:
             notify()
 
-    @service("vprintk_emit")
-    async def vprintk_emit(
-        self, facility: S32, level: S32, _info: Ptr, fmt: Ptr, va_list: Ptr
-    ) -> int:
-        formatted = text(await vscnprintf(self._computer, self._sched.current, fmt, va_list))
-        self.emit(facility, level, formatted)
-        return len(formatted)
+    @service("vprintk_emit", prologue=formatting)
+    def vprintk_emit(self, facility: S32, level: S32, formatted: Ptr, length: U32) -> int:
+        self.emit(facility, level, text(self._computer.memory.read(formatted, length)))
+        return length

@@ -17,6 +17,9 @@ from typing import Annotated, Any, TypeVar
 
 from machine.computer import Computer
 from machine.cpu import TRAP
+from machine.image import Symbol
+from machine.instructions import CALL_SIZE, jump_to
+from machine.memory import PAGE_SIZE
 
 S32 = Annotated[int, "<i"]
 U32 = Annotated[int, "<I"]
@@ -27,14 +30,22 @@ Ptr = U64
 Bool = Annotated[int, "<B"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_ATTRIBUTE = "_kernel_functions"
+_ATTRIBUTE, _PROLOGUE = "_kernel_functions", "_prologue"
+_PROLOGUE_OFFSET = 16
+"""Where it begins in a page of its own, behind the trap."""
 
 
-def service(*names: str) -> Callable[[_F], _F]:
-    """Mark a method as standing in for the kernel functions ``names``."""
+Prologue = Callable[[Computer, int, int], bytes]
+"""Makes guest code for an address that calls the trap at another."""
+
+
+def service(*names: str, prologue: Prologue | None = None) -> Callable[[_F], _F]:
+    """Mark a method as standing in for the kernel functions ``names``. With a ``prologue``, these run that,
+    and the method gets the arguments that it calls the trap with."""
 
     def mark(method: _F) -> _F:
         setattr(method, _ATTRIBUTE, names)
+        setattr(method, _PROLOGUE, prologue)
         return method
 
     return mark
@@ -75,6 +86,9 @@ class Services:
         address = function
         if function in self._sites:  # behind it, so that the function can be traced as ever
             address += len(TRAP)
+        prologue: Prologue | None = getattr(method, _PROLOGUE)
+        if prologue is not None:
+            address = self._go_through(name, address, prologue)
         read_arguments = _argument_reader(computer, method)
         if inspect.iscoroutinefunction(method):
 
@@ -98,6 +112,18 @@ class Services:
         computer.memory.write(address, TRAP)
         computer.cpu.code_changed(address, len(TRAP))
         self.bound.add(name)
+
+    def _go_through(self, name: str, function: int, prologue: Prologue) -> int:
+        """Put a jump to the prologue at ``function``. Returns the address of the trap that it calls."""
+        computer = self._computer
+        trap = computer.map_pages(computer.modules_area, PAGE_SIZE, writable=False, executable=True)
+        at = trap + _PROLOGUE_OFFSET
+        code = prologue(computer, at, trap)
+        computer.memory.write(at, code)
+        computer.symbols.add_generated(Symbol(name, at, len(code), "t"))
+        computer.memory.write(function, jump_to(function, at))
+        computer.cpu.code_changed(function, CALL_SIZE)
+        return trap
 
 
 async def _waiting(method: Callable[..., Awaitable[Any]], arguments: tuple[int, ...]) -> int | None:

@@ -7,35 +7,13 @@ tasks run; one that hits the int3 gets the effect of the new instruction by emul
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from machine.computer import Computer
 from machine.cpu import Stop
+from machine.instructions import CALL, CALL_SIZE, INT3, target_of
 from machine.kernel.sched import Scheduler, Task
 from machine.memory import PAGE_SIZE
-
-CALL_SIZE = 5
-CALL, JMP, INT3 = 0xE8, 0xE9, 0xCC
-NOP5 = bytes.fromhex("0f1f440000")
-"""``nopl 0(%rax,%rax,1)``: what stands at a call site that nothing traces."""
-
-
-def call_to(site: int, target: int) -> bytes:
-    """``call target`` at ``site``."""
-    return struct.pack("<Bi", CALL, target - (site + CALL_SIZE))
-
-
-def jump_to(site: int, target: int) -> bytes:
-    """``jmp target`` at ``site``."""
-    return struct.pack("<Bi", JMP, target - (site + CALL_SIZE))
-
-
-def target_of(site: int, instruction: bytes) -> int | None:
-    """Where a 5-byte call or jump at ``site`` goes; None if it is neither."""
-    if instruction[0] not in (CALL, JMP):
-        return None
-    return int(site + CALL_SIZE + struct.unpack("<i", instruction[1:CALL_SIZE])[0])
 
 
 def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:

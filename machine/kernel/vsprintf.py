@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 
 from machine.computer import Computer
+from machine.instructions import call_to
 from machine.kernel.sched import Task
 
 LOG_LINE_MAX = 1024 - 32
@@ -15,6 +16,24 @@ LOG_LINE_MAX = 1024 - 32
 def text(data: bytes) -> str:
     """Bytes of the guest as text; any byte survives the way there and back."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def formatting(computer: Computer, at: int, trap: int) -> bytes:
+    """The prologue (`machine.kernel.service`) of ``f(a, b, c, fmt, va_list)``: the trap is called with ``a``,
+    ``b``, the address of the text, at most ``LOG_LINE_MAX - 1`` bytes, and its length."""
+    before = bytes.fromhex(
+        "55 4889e5"  # push %rbp; mov %rsp,%rbp
+        "57 56"  # push %rdi; push %rsi
+        f"4881ec {LOG_LINE_MAX.to_bytes(4, 'little').hex()}"  # sub $LOG_LINE_MAX,%rsp
+        f"4889e7 be {LOG_LINE_MAX.to_bytes(4, 'little').hex()}"  # mov %rsp,%rdi; mov $...,%esi
+        "4889ca 4c89c1"  # mov %rcx,%rdx; mov %r8,%rcx
+    )
+    between = bytes.fromhex(
+        "4889e2 89c1"  # mov %rsp,%rdx; mov %eax,%ecx
+        "488b75f0 488b7df8"  # mov -16(%rbp),%rsi; mov -8(%rbp),%rdi
+    )
+    code = before + call_to(at + len(before), computer.symbol("vscnprintf")) + between
+    return code + call_to(at + len(code), trap) + b"\xc9\xc3"  # leave; ret
 
 
 async def vscnprintf(

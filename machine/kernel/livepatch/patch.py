@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from machine.computer import Computer
+from machine.instructions import CALL_SIZE, jump_to
 from machine.kernel import ftrace
 from machine.kernel import printk as log
 from machine.kernel.ftrace import Ftrace
 from machine.kernel.livepatch.abi import Abi
 from machine.kernel.printk import Printk
 from machine.kernel.slab import Slab
-from machine.kernel.text import CALL_SIZE, Text, jump_to
+from machine.kernel.text import Text
 from machine.structs import Space, Struct
 
 
