@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from klpfs import control, daemon
+from klpfs import control, daemon, mounts
 from modules import abi as abis
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def mount(
 
     if seed is not None and not virtual_time:
         raise click.UsageError("real time cannot be repeated: --seed goes with --virtual-time")
-    with _failing(daemon.MountError, ImageError):
+    with _failing(mounts.MountError, ImageError):
         daemon.check(mountpoint)
         daemon.serve(
             kernel_tree(
@@ -203,8 +203,8 @@ def _say_progress() -> Callable[[str], None] | None:
 def umount(mountpoint: Path, lazy: bool) -> None:
     """Unmount; returns when the mount and its daemon are gone."""
     try:
-        with _failing(daemon.MountError):
-            daemon.unmount(mountpoint, lazy=lazy)
+        with _failing(mounts.MountError):
+            mounts.unmount(mountpoint, lazy=lazy)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
@@ -409,6 +409,6 @@ def run(
         raise click.UsageError(
             "a machine that is mounted has its kernel: -m, or --kernel and --abi, not both"
         )
-    with _failing(control.NoMachine, daemon.MountError, ImageError, running.RunError):
+    with _failing(control.NoMachine, mounts.MountError, ImageError, running.RunError):
         machine = None if own else running.find_machine(ctx.obj)
         running.run(command, machine, mount_own, modules)

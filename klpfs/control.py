@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from klpfs.daemon import find_mounts
+from klpfs.mounts import find_mounts
 
 _RECORD = re.compile(rb"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")

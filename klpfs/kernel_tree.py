@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
-from klpfs.daemon import MountError
+from klpfs.mounts import MountError
 from klpfs.nodes import Root
 from klpfs.tree import tree
 from machine.image import Image

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from klpfs import control, daemon, namespace, seccomp
+from klpfs import control, mounts, namespace, seccomp
 from klpfs.supervisor import Supervisor
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -139,11 +139,11 @@ def _supervisor(its: socket.socket, root: int, own: Path | None) -> None:
 
 def _detach(mountpoint: Path) -> None:
     """Take the mount out of this namespace; the machine runs on while another has it."""
-    with suppress(OSError, daemon.MountError):
+    with suppress(OSError, mounts.MountError):
         if os.geteuid() == 0:
-            daemon.umount2(str(mountpoint), _MNT_DETACH)
+            mounts.umount2(str(mountpoint), _MNT_DETACH)
         else:
-            daemon.fusermount(str(mountpoint), lazy=True)
+            mounts.fusermount(str(mountpoint), lazy=True)
 
 
 def find_machine(given: str | None) -> Path | None:

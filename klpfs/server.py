@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from klpfs import fusefs
-from klpfs.daemon import MountError, mount_at, socket_name
+from klpfs.mounts import MountError, mount_at, socket_name
 from klpfs.nodes import Root
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from klpfs import daemon
+from klpfs import mounts
 
 PATIENCE = 20.0
 
@@ -74,9 +74,9 @@ def is_blocked(blocked: subprocess.Popen[str]) -> bool:
 
 def daemon_of(mountpoint: Path) -> int:
     """The process behind a mount."""
-    mount = daemon.mount_at(str(mountpoint))
+    mount = mounts.mount_at(str(mountpoint))
     assert mount is not None
-    found = daemon.daemon_of(mount)
+    found = mounts.daemon_of(mount)
     assert found is not None
     return found
 

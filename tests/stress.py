@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from klpfs import control, daemon
+from klpfs import control, mounts
 from klpfs.pytest_plugin import Machine
 from modules import kbuild
 
@@ -412,9 +412,9 @@ def _stress(machine: Machine, place: Path, seconds: float, processes: int) -> Re
     for name, text in SOURCES.items():
         (place / f"{name}.c").write_text(text)
         modules[name] = kbuild.build([place / f"{name}.c"], place)[0].read_bytes()
-    mount = daemon.mount_at(str(root))
+    mount = mounts.mount_at(str(root))
     assert mount is not None
-    server = daemon.daemon_of(mount)
+    server = mounts.daemon_of(mount)
     assert server is not None
     once_around(machine, modules)
     before = allocations(machine)

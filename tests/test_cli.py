@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from processes import eventually, opened, process
 
-from klpfs import daemon
+from klpfs import mounts
 from klpfs.pytest_plugin import Machine
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
@@ -229,7 +229,7 @@ class TestMountAndUmount:
             assert code == 1
             assert err.startswith(f"Error: {place}: target is busy; ")
         assert klpfs("umount", place) == (0, "", "")
-        assert daemon.mount_at(str(place)) is None
+        assert mounts.mount_at(str(place)) is None
         code, _, err = klpfs("umount", place)
         assert (code, err) == (
             1, f"Error: {place} is not a klpfs mount; see findmnt -t fuse.klpfs\n"
@@ -247,7 +247,7 @@ class TestMountAndUmount:
             assert eventually(lambda: (tmp_path / "machine").exists())
             mount.send_signal(signal.SIGINT)
             assert mount.wait(10) == 0
-        assert daemon.mount_at(str(tmp_path)) is None
+        assert mounts.mount_at(str(tmp_path)) is None
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -269,7 +269,7 @@ class TestMountAndUmount:
         assert done.returncode in (1, 2)
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-        assert daemon.mount_at(str(tmp_path)) is None
+        assert mounts.mount_at(str(tmp_path)) is None
 
     def test_the_size_of_its_memory(self, tmp_path: Path) -> None:
         klpfs("mount", "--memory", "64M", tmp_path)

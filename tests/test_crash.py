@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import daemon_of, eventually, gone, is_blocked, opened, process
 
-from klpfs import control, daemon
+from klpfs import control, mounts
 from klpfs.pytest_plugin import Machine
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
@@ -221,7 +221,7 @@ class TestTheDaemonIsKilled:
         assert "no machine is mounted" in refused.stderr
 
         assert run("umount", str(place)).returncode == 0
-        assert daemon.mount_at(str(place)) is None
+        assert mounts.mount_at(str(place)) is None
         assert not is_listening(name)
         assert os.listdir(place) == []
         assert eventually(lambda: gone(killed))
@@ -236,7 +236,7 @@ class TestTheDaemonIsKilled:
         with opened(machine.path("proc/cmdline")):
             os.kill(daemon_of(place), signal.SIGKILL)
             assert run("umount", "--lazy", str(place)).returncode == 0
-            assert daemon.mount_at(str(place)) is None
+            assert mounts.mount_at(str(place)) is None
             assert run("mount", str(place)).returncode == 0
             assert "BOOT_IMAGE" in machine.read("proc/cmdline")
 
@@ -253,7 +253,7 @@ class TestTheDaemonIsToldToEnd:
             assert eventually(lambda: is_blocked(cat))
             os.kill(ended, number)
             assert eventually(lambda: gone(ended))
-            assert daemon.mount_at(str(machine.mountpoint)) is None
+            assert mounts.mount_at(str(machine.mountpoint)) is None
             assert not is_listening(name)
             assert cat.wait(5) == 1
             with pytest.raises(OSError):
@@ -268,7 +268,7 @@ class TestTheDaemonIsToldToEnd:
             says(machine, "slow: init begins")
             os.kill(ended, number)
             assert eventually(lambda: gone(ended))
-            assert daemon.mount_at(str(machine.mountpoint)) is None
+            assert mounts.mount_at(str(machine.mountpoint)) is None
             assert insmod.wait(5) == 1
 
     def test_while_it_is_used(self, klpfs_mount: Mount, ko: Ko, number: signal.Signals) -> None:
@@ -283,7 +283,7 @@ class TestTheDaemonIsToldToEnd:
             os.kill(ended, number)
             assert eventually(lambda: gone(ended))
             assert [one.wait(5), two.wait(5)] == [0, 0]  # of the loop
-        assert daemon.mount_at(str(machine.mountpoint)) is None
+        assert mounts.mount_at(str(machine.mountpoint)) is None
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -294,9 +294,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def socket_of(mountpoint: Path) -> str:
     """The name by which a daemon is found, as /proc/net/unix has it."""
-    mount = daemon.mount_at(str(mountpoint))
+    mount = mounts.mount_at(str(mountpoint))
     assert mount is not None
-    return "@" + daemon.socket_name(mount)[1:].decode()
+    return "@" + mounts.socket_name(mount)[1:].decode()
 
 
 def is_listening(name: str) -> bool:

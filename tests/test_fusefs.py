@@ -21,7 +21,7 @@ from typing import ClassVar
 import pytest
 import trio
 
-from klpfs import daemon
+from klpfs import daemon, mounts
 from klpfs.nodes import (
     POLL_READY,
     Attribute,
@@ -165,9 +165,9 @@ async def make_tree() -> AsyncIterator[Root]:
 
 
 def process_of(path: Path) -> int:
-    mount = daemon.mount_at(str(path))
+    mount = mounts.mount_at(str(path))
     assert mount is not None
-    process = daemon.daemon_of(mount)
+    process = mounts.daemon_of(mount)
     assert process is not None
     return process
 
@@ -190,13 +190,13 @@ def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
 
 def clean_up(path: Path) -> None:
     """Leave neither a mount nor a process behind, whatever has happened."""
-    mount = daemon.mount_at(str(path))
+    mount = mounts.mount_at(str(path))
     if mount is None:
         return
-    process = daemon.daemon_of(mount)
+    process = mounts.daemon_of(mount)
     try:
-        daemon.unmount(path, lazy=True)
-    except daemon.MountError:
+        mounts.unmount(path, lazy=True)
+    except mounts.MountError:
         assert process is not None
         os.kill(process, signal.SIGKILL)
         raise
@@ -288,7 +288,7 @@ class TestStat:
         assert not (mnt / "numbers/20000").exists()
 
     def test_the_type_of_the_mount(self, mnt: Path) -> None:
-        assert mnt in daemon.find_mounts()
+        assert mnt in mounts.find_mounts()
         line = next(line for line in Path("/proc/mounts").read_text().splitlines()
                     if line.startswith("klpfs ") and "a\\040mount" in line)  # fmt: skip
         assert line.split()[2] == "fuse.klpfs"
@@ -533,9 +533,9 @@ class TestBlocking:
 class TestDaemon:
     def test_unmount_waits_for_the_daemon(self, mnt: Path) -> None:
         process = process_of(mnt)
-        daemon.unmount(mnt)
+        mounts.unmount(mnt)
         assert gone(process)
-        assert daemon.mount_at(str(mnt)) is None
+        assert mounts.mount_at(str(mnt)) is None
 
     def test_unmount_from_outside(self, mnt: Path) -> None:
         process = process_of(mnt)
@@ -544,9 +544,9 @@ class TestDaemon:
 
     def test_busy(self, mnt: Path) -> None:
         with opened(mnt / "value"):
-            assert errno_of(lambda: daemon.unmount(mnt)) == "EBUSY"
+            assert errno_of(lambda: mounts.unmount(mnt)) == "EBUSY"
             process = process_of(mnt)
-            daemon.unmount(mnt, lazy=True)
+            mounts.unmount(mnt, lazy=True)
             assert gone(process)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -555,7 +555,7 @@ class TestDaemon:
         with opened(mnt / "value") as value, reader(mnt) as blocked:
             os.kill(process, number)
             assert eventually(lambda: gone(process))
-            assert daemon.mount_at(str(mnt)) is None
+            assert mounts.mount_at(str(mnt)) is None
             assert errno_of(lambda: os.read(value, 10)) in ("ENOTCONN", "ECONNABORTED")
             assert blocked.wait(3) == 1
 
@@ -564,10 +564,10 @@ class TestDaemon:
         os.kill(process, signal.SIGKILL)
         assert eventually(lambda: gone(process))
         assert errno_of(lambda: os.listdir(mnt)) == "ENOTCONN"
-        assert mnt in daemon.find_mounts()
-        with pytest.raises(daemon.MountError, match="klpfs umount"):
+        assert mnt in mounts.find_mounts()
+        with pytest.raises(mounts.MountError, match="klpfs umount"):
             daemon.serve(make_tree, mnt)
-        daemon.unmount(mnt)
+        mounts.unmount(mnt)
         daemon.serve(make_tree, mnt)
         assert (mnt / "value").read_text() == "0\n"
 
@@ -587,10 +587,10 @@ class TestDaemon:
             (tmp_path / "file", "not a directory"),
             (mnt, "mounted already"),
         ):
-            with pytest.raises(daemon.MountError, match=message):
+            with pytest.raises(mounts.MountError, match=message):
                 daemon.serve(make_tree, path)
-        with pytest.raises(daemon.MountError, match="not a klpfs mount"):
-            daemon.unmount(tmp_path)
+        with pytest.raises(mounts.MountError, match="not a klpfs mount"):
+            mounts.unmount(tmp_path)
 
     def test_a_machine_that_does_not_start(self, place: Path) -> None:
         @contextlib.asynccontextmanager
@@ -598,9 +598,9 @@ class TestDaemon:
             raise ValueError("no gcc: install gcc")
             yield Root()
 
-        with pytest.raises(daemon.MountError, match=r"^no gcc: install gcc$"):
+        with pytest.raises(mounts.MountError, match=r"^no gcc: install gcc$"):
             daemon.serve(fail, place)
-        assert daemon.mount_at(str(place)) is None
+        assert mounts.mount_at(str(place)) is None
 
     def test_the_machine_is_shut_down(self, place: Path, tmp_path: Path) -> None:
         @contextlib.asynccontextmanager
@@ -612,7 +612,7 @@ class TestDaemon:
                     (tmp_path / "down").touch()
 
         daemon.serve(make, place)
-        daemon.unmount(place)
+        mounts.unmount(place)
         assert (tmp_path / "down").exists()
 
     def test_idle_means_idle(self, mnt: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from file_operations import NOBODY, call
 from processes import daemon_of, errno_of, gone, in_a_child
 
-from klpfs import control, daemon, server
+from klpfs import control, daemon, mounts, server
 from klpfs.kernel_tree import kernel_tree
 from klpfs.pytest_plugin import Machine
 from machine.image import embedded
@@ -134,8 +134,8 @@ def test_without_it_nobody_else_gets_in(place: Path) -> None:
 
 def test_others_cannot_unmount_it(shared: Path) -> None:
     for lazy in (False, True):
-        with pytest.raises((OSError, daemon.MountError)):
-            in_a_child(lambda lazy=lazy: daemon.unmount(shared, lazy=lazy), NOBODY)
+        with pytest.raises((OSError, mounts.MountError)):
+            in_a_child(lambda lazy=lazy: mounts.unmount(shared, lazy=lazy), NOBODY)
         assert (shared / "proc/modules").exists()
         assert not gone(daemon_of(shared))
 
@@ -168,7 +168,7 @@ class TestAMachineOfAUser:
             refused = errno_of(lambda: os.listdir(place))
             process = daemon_of(place)
             status = Path(f"/proc/{process}/status").read_text()
-            daemon.unmount(place)
+            mounts.unmount(place)
             return refused, status, gone(process)
 
         refused, status, ended = with_a_users_machine(place, as_root)
@@ -179,8 +179,8 @@ class TestAMachineOfAUser:
     def test_the_user_ends_it(self, place: Path) -> None:
         def end() -> tuple[object, bool]:
             process = daemon_of(place)
-            in_a_child(lambda: daemon.unmount(place), NOBODY)
-            return daemon.mount_at(str(place)), gone(process)
+            in_a_child(lambda: mounts.unmount(place), NOBODY)
+            return mounts.mount_at(str(place)), gone(process)
 
         assert with_a_users_machine(place, end) == (None, True)
 
@@ -188,7 +188,7 @@ class TestAMachineOfAUser:
         conf = Path("/etc/fuse.conf")
         if conf.exists() and "\nuser_allow_other" in f"\n{conf.read_text()}":
             pytest.skip("/etc/fuse.conf allows it")
-        with pytest.raises(daemon.MountError, match="user_allow_other"):
+        with pytest.raises(mounts.MountError, match="user_allow_other"):
             with_a_users_machine(place, lambda: None, allow_other=True)
 
 
@@ -207,8 +207,8 @@ def with_a_users_machine(
                 in_a_child(lambda: mount(allow_other=allow_other), NOBODY)
                 return function()
             finally:
-                if daemon.mount_at(str(place)):
-                    daemon.unmount(place, lazy=True)
+                if mounts.mount_at(str(place)):
+                    mounts.unmount(place, lazy=True)
                 call("umount2", b"/dev/fuse", 0)
                 call("umount2", os.fsencode(devices), 0)
 

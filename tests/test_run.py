@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from klpfs import namespace
-from klpfs.daemon import find_mounts, mounts
+from klpfs.mounts import find_mounts, mounts
 from klpfs.pytest_plugin import Machine
 
 SECONDS = 60
