@@ -7,20 +7,18 @@ every step of its life is taken. What is found is a list of findings, each with 
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
 
 from klpfs import diagnosis
-from machine.btf import Kind
+from klpfs.guest_call import GuestCall, guest_call
+from klpfs.report import Call, Report, Verdict
 from machine.elf import SHF_RELA_LIVEPATCH, SHN_UNDEF, STB_WEAK, ElfError, ModuleImage
 from machine.image import Image
 from machine.kernel import printk as log
@@ -29,7 +27,6 @@ from machine.kernel.kernel import Kernel
 from machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
 from machine.kernel.module_load import UNREAD, LoadedModule
 from machine.kernel.modversions import ModVersions
-from machine.kernel.proc import ProcEntry
 from machine.kernel.sched import TaskExit
 from machine.structs import Struct
 
@@ -43,66 +40,6 @@ _TROUBLE = (
     "BUG:", "kernel BUG", "WARNING: CPU", "general protection fault", "divide error", "invalid opcode",
 )  # fmt: skip
 """Beginnings of the lines of the log that say what a fault is."""
-
-
-class Verdict(enum.Enum):
-    """Of one finding, and of the whole."""
-
-    GOOD = "good"
-    BAD = "would fail"
-    UNKNOWN = "could not tell"
-    NOTE = "note"
-    """Worth knowing; it decides nothing."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    verdict: Verdict
-    detail: str
-
-
-@dataclass
-class Call:
-    """A call of a guest function, with the patch off and on: what it returned and printed."""
-
-    text: str
-    before: str = ""
-    after: str = ""
-
-
-@dataclass
-class Report:
-    """What was found, in the order in which it was looked for."""
-
-    findings: list[Finding] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-
-    def add(self, subject: str, verdict: Verdict, detail: str) -> None:
-        """One more finding."""
-        self.findings.append(Finding(subject, verdict, detail))
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "verdict": self.verdict.value,
-            "findings": [
-                {"subject": f.subject, "verdict": f.verdict.value, "detail": f.detail}
-                for f in self.findings
-            ],
-            "calls": [{"call": c.text, "before": c.before, "after": c.after} for c in self.calls],
-        }
-
-    @property
-    def verdict(self) -> Verdict:
-        """Of all: BAD if one is, else UNKNOWN if one is, else GOOD."""
-        verdicts = {finding.verdict for finding in self.findings}
-        for worst in (Verdict.BAD, Verdict.UNKNOWN):
-            if worst in verdicts:
-                return worst
-        return Verdict.GOOD
 
 
 class _Stop(Exception):
@@ -123,7 +60,7 @@ def check(
     before the patch is loaded and when it is enabled. ``wait``: so many seconds of guest time a
     transition may take. Raises ValueError for a call that cannot be read.
     """
-    parsed = [_parse_call(text) for text in calls]
+    parsed = [guest_call(text) for text in calls]
     report = Report(calls=[Call(text) for text in calls])
     try:
         elf = ModuleImage.parse(patch)
@@ -149,7 +86,7 @@ class _Trial:
         self._seen = 0
 
     async def run(
-        self, patch: bytes, modules: Sequence[bytes], calls: Sequence[_ParsedCall]
+        self, patch: bytes, modules: Sequence[bytes], calls: Sequence[GuestCall]
     ) -> None:
         kernel = self._kernel
         try:
@@ -162,7 +99,7 @@ class _Trial:
             kernel.close()
 
     async def _life(
-        self, patch: bytes, modules: Sequence[bytes], calls: Sequence[_ParsedCall]
+        self, patch: bytes, modules: Sequence[bytes], calls: Sequence[GuestCall]
     ) -> None:
         kernel, name = self._kernel, self._elf.name
         self._vermagic()
@@ -448,7 +385,7 @@ class _Trial:
 
     # -- calls ------------------------------------------------------------------------------------
 
-    async def _call(self, call: _ParsedCall) -> str:
+    async def _call(self, call: GuestCall) -> str:
         """What a function returns and prints, in words."""
         kernel = self._kernel
         address = kernel.symbols.lookup(call.function)
@@ -459,18 +396,7 @@ class _Trial:
 
         async def run() -> None:
             nonlocal result
-            if call.shows:
-                entry = ProcEntry(call.function, 0o444, 0, show=address)
-                result = repr((await kernel.proc.read(entry)).decode("utf-8", "replace"))
-                return
-            held: list[int] = []
-            try:
-                numbers = [_materialize(kernel, argument, held) for argument in call.arguments]
-                value = await kernel.sched.current.call(address, *numbers)
-                result = _returned(kernel, call.function, value)
-            finally:
-                for buffer in held:
-                    kernel.slab.free(buffer)
+            result = await call.run(kernel, address)
 
         finished = len(self._report.findings)
         try:
@@ -481,59 +407,3 @@ class _Trial:
         finally:
             del self._report.findings[finished:]
         return "; ".join([result, *(record.text for record in self._lines())])
-
-
-def _returned(kernel: Kernel, function: str, value: int) -> str:
-    """What is in RAX, as what the function returns. Without a type of it: an int if it could be one."""
-    described = kernel.computer.space.types.function(function)
-    size = 8 if value >> 32 else 4
-    if described is not None:
-        type_ = described.target.target.stripped
-        if type_.kind is Kind.VOID:
-            return "nothing"
-        size = type_.size or size
-    bits = 8 * min(size, 8)
-    value &= (1 << bits) - 1
-    return f"{value - (value >> (bits - 1) << bits)} ({value:#x})"
-
-
-def _materialize(kernel: Kernel, argument: int | str, held: list[int]) -> int:
-    if isinstance(argument, int):
-        return argument % (1 << 64)
-    data = argument.encode() + b"\0"
-    held.append(kernel.slab.alloc(len(data), "argument"))
-    kernel.computer.memory.write(held[-1], data)
-    return held[-1]
-
-
-@dataclass(frozen=True)
-class _ParsedCall:
-    function: str
-    arguments: tuple[int | str, ...]
-    shows: bool
-    """It writes to a seq_file, and is given one."""
-
-
-_CALL = re.compile(r"\s*([A-Za-z_.][\w.]*)\s*\((.*)\)\s*", re.DOTALL)
-_ARGUMENT = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|(-?\w+))\s*(?:,|$)')
-
-
-def _parse_call(text: str) -> _ParsedCall:
-    """``FUNCTION(ARGUMENT, ...)``: numbers, strings in double quotes, or ``seq`` for a seq_file."""
-    found = _CALL.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not FUNCTION(ARGUMENT, ...)")
-    arguments: list[int | str] = []
-    rest, shows = found[2], False
-    while rest.strip():
-        part = _ARGUMENT.match(rest)
-        if part is None:
-            raise ValueError(f"{rest.strip()!r} is neither a number nor a string in quotes")
-        rest = rest[part.end() :]
-        if part[2] is None:
-            arguments.append(re.sub(r"\\(.)", r"\1", part[1]))
-        elif part[2] == "seq" and not arguments:
-            shows = True
-        else:
-            arguments.append(int(part[2], 0))
-    return _ParsedCall(found[1], tuple(arguments), shows)

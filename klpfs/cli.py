@@ -351,7 +351,7 @@ def check(
     It is tried on a machine of its own. Exit status: 0 if it will, 1 if not, 2 if that could not be told.
     """
     from klpfs import check as checking
-    from klpfs.report import as_table
+    from klpfs.report import Verdict, as_table
     from machine.image import ImageError
 
     with _failing(ImageError, ValueError):
@@ -366,7 +366,7 @@ def check(
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
         as_table(report)
-    sys.exit({checking.Verdict.GOOD: 0, checking.Verdict.BAD: 1}.get(report.verdict, 2))
+    sys.exit({Verdict.GOOD: 0, Verdict.BAD: 1}.get(report.verdict, 2))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

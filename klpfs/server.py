@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
@@ -22,6 +23,9 @@ from klpfs.nodes import Root
 
 log = logging.getLogger(__name__)
 
+_M_MMAP_THRESHOLD, _LARGE = -3, 128 << 10
+"""For mallopt(3): blocks of so many bytes have pages of their own, which go when they are freed."""
+
 MakeTree = Callable[[], AbstractAsyncContextManager[Root]]
 """Gives a context manager (see `contextlib.asynccontextmanager`): entered, it is the tree; left,
 the machine is shut down. Tasks that live as long as the mount belong in a nursery inside it."""
@@ -31,6 +35,9 @@ def run(
     make_tree: MakeTree, path: str, allow_other: bool, fsname: str, ready: Callable[[], None]
 ) -> None:
     """Serve until the mount is gone, SIGTERM or SIGINT; ``ready`` is called once it is mounted."""
+    # libfuse has a megabyte for each request that is being served. The C library, left to itself, has them
+    # on its heap as soon as some were freed, and the heap stays as large as it ever was.
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
     started = False
 
     def on_ready() -> None:

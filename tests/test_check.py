@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from klp_guest import patch_source
 
-from klpfs.check import Report, Verdict, check
+from klpfs.check import check
 from klpfs.cli import main
+from klpfs.report import Report, Verdict
 from machine.image import Image, embedded
 
 Ko = Callable[..., Path]
