@@ -239,7 +239,7 @@ class Guest:
             module = self.kernel.modules.find(name)
             assert module is not None
             own = 1 if module.struct.state == 1 else 0  # MODULE_STATE_COMING: by its loader
-            assert self.kernel.modules.refcount(module) == 1 + own
+            assert module.refcount == 1 + own
         for patch, obj, func in self.functions():
             functions = tree[patch.mod.name.string()][object_name(obj)]
             functions.append(f"{func.old_name.string()},{func.old_sympos or 1}")

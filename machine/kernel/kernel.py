@@ -118,7 +118,10 @@ class Kernel:
         self.user = UserMemory(computer, self.sched, self.slab)
         self.proc = Proc(computer, self.sched, self.slab, self.user)
         self.proc.warn = self._warn_of_proc
-        self.modules = Modules(self)
+        self.modules = Modules(
+            computer, self.sched, self.printk, self.tainted, self.traps, self.ftrace, self.jump_labels,
+            self.stack, self.params, self.kobjects, self.abi,
+        )  # fmt: skip
         providers = [
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
             self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
@@ -132,7 +135,7 @@ class Kernel:
             providers += [self.livepatch, self.livepatch.states, self.counter]
         for provider in providers:
             self.services.offer(provider)
-        self.exports = {
+        self.exports = self.modules.kernel_exports = {
             name: export
             for name, export in image.exports.items()
             if export.addr not in image.stubs or name in self.services.bound

@@ -10,29 +10,33 @@ from __future__ import annotations
 import enum
 import errno
 import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from machine import limits
+from machine.computer import Computer
 from machine.image import Export
 from machine.kernel import printk as log
+from machine.kernel.ftrace import Ftrace
+from machine.kernel.jump_label import JumpLabels
+from machine.kernel.kobject import KobjectTree
+from machine.kernel.livepatch.abi import Abi
+from machine.kernel.livepatch.core import Livepatch
 from machine.kernel.livepatch.off import LivepatchOff
 from machine.kernel.livepatch.relocs import KlpRelocations
-from machine.kernel.module_load import LoadedModule, Loader
+from machine.kernel.module_load import MODULE_REF_BASE, LoadedModule, Loader
 from machine.kernel.module_sysfs import ModuleSysfs
-from machine.kernel.sched import TaskExit, TaskState
+from machine.kernel.params import Params
+from machine.kernel.printk import Printk
+from machine.kernel.sched import Scheduler, TaskExit, TaskState
 from machine.kernel.service import Ptr, service
-from machine.kernel.taint import Taint, module_taint_letters
+from machine.kernel.stacktrace import StackTrace
+from machine.kernel.taint import Taint, Tainted, module_taint_letters
+from machine.kernel.traps import Traps
 from machine.memory import PageFault
 from machine.structs import Struct
 
-if TYPE_CHECKING:
-    from machine.kernel.kernel import Kernel
-    from machine.kernel.livepatch.core import Livepatch
-
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 """Flags of finit_module(2), include/uapi/linux/module.h."""
-MODULE_REF_BASE = 1
 
 
 _log = logging.getLogger(__name__)
@@ -53,20 +57,48 @@ _STATE_NAMES: dict[int, str] = {State.LIVE: "Live", State.COMING: "Loading", Sta
 class Modules:
     """The modules of one kernel."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._printk = kernel.printk
-        self._space = kernel.computer.space
-        self._loader = Loader(kernel.computer, kernel.printk, kernel.tainted, self, kernel.abi)
-        self._sysfs = ModuleSysfs(kernel)
-        self.klp_relocations = KlpRelocations(kernel.computer, kernel.printk, self)
+    def __init__(
+        self,
+        computer: Computer,
+        sched: Scheduler,
+        printk: Printk,
+        tainted: Tainted,
+        traps: Traps,
+        ftrace: Ftrace,
+        jump_labels: JumpLabels,
+        stack: StackTrace,
+        params: Params,
+        kobjects: KobjectTree,
+        abi: Abi,
+    ) -> None:
+        self._space = computer.space
+        self._symbols = computer.symbols
+        self._sched = sched
+        self._printk = printk
+        self._tainted = tainted
+        self._traps = traps
+        self._ftrace = ftrace
+        self._jump_labels = jump_labels
+        self._stack = stack
+        self._params = params
+        self.klp_relocations = KlpRelocations(computer, printk, self._find_klp_symbol)
+        self._loader = Loader(computer, printk, tainted, self, self._relocate_klp, abi)
+        self._sysfs = ModuleSysfs(computer.space, printk, params, kobjects)
         self._modules: dict[str, LoadedModule] = {}
-        self._list_head = kernel.symbols.lookup("modules")
+        self._list_head = computer.symbols.lookup("modules")
+        self.kernel_exports: Mapping[str, Export] = {}
+        """What the kernel itself exports; set when it is put together."""
         self.livepatch: Livepatch | LivepatchOff = LivepatchOff()
         """Told of modules that come and go; set when the kernel is put together."""
         if self._list_head:
             self._space.init_list_head(self._list_head)
-        kernel.traps.modules_linked_in = self.linked_in
+        traps.modules_linked_in = self.linked_in
+
+    def _relocate_klp(self, module: LoadedModule) -> None:
+        self.klp_relocations.apply(module, "vmlinux")
+
+    def _find_klp_symbol(self, object_name: str | None, name: str, position: int) -> int:
+        return self.livepatch.find_symbol(object_name, name, position)
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -95,7 +127,7 @@ class Modules:
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
         """``resolve_symbol``: the export of that name; ``user`` then holds on to the module that has
         it. None if there is none that it may use. Raises OSError(EBUSY) if that is not ready."""
-        export = self._kernel.exports.get(name)
+        export = self.kernel_exports.get(name)
         if export is not None:
             return export if gpl or not export.gpl_only else None
         for owner in self._modules.values():
@@ -116,12 +148,12 @@ class Modules:
 
     def find_export(self, name: str) -> int | None:
         """``find_symbol``: the address of what the kernel or a module exports."""
-        owners = (self._kernel.exports, *(module.exports for module in self._modules.values()))
+        owners = (self.kernel_exports, *(module.exports for module in self._modules.values()))
         return next((exports[name].addr for exports in owners if name in exports), None)
 
     def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
         """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
-        if export in self._kernel.exports:
+        if export in self.kernel_exports:
             return "kernel"
         others = (module for module in self._modules.values() if module is not but)
         return next((module.name for module in others if export in module.exports), None)
@@ -134,11 +166,6 @@ class Modules:
             owner.struct.refcnt.counter += 1
 
     # -- references -------------------------------------------------------------------------------
-
-    @staticmethod
-    def refcount(module: LoadedModule) -> int:
-        """``module_refcount``: -1 once it is being unloaded."""
-        return int(module.struct.refcnt.counter) - MODULE_REF_BASE
 
     def try_get(self, address: int) -> bool:
         """``try_module_get``: false for a module that goes."""
@@ -176,7 +203,7 @@ class Modules:
     @service("__symbol_get")
     def __symbol_get(self, name: Ptr) -> int:
         wanted = self._space.read_string(name)
-        export = self._kernel.exports.get(wanted)
+        export = self.kernel_exports.get(wanted)
         if export is not None:
             return export.addr
         for owner in self._modules.values():
@@ -243,22 +270,21 @@ class Modules:
         if old is None:
             return
         if old.struct.state in (State.COMING, State.UNFORMED):
-            await old.finished.wait(self._kernel.sched.current, TaskState.INTERRUPTIBLE)
+            await old.finished.wait(self._sched.current, TaskState.INTERRUPTIBLE)
         live = name in self._modules and old.struct.state == State.LIVE
         raise OSError(errno.EEXIST if live else errno.EBUSY, f"there is a {name}")
 
     async def _come(self, module: LoadedModule, arguments: str) -> None:
         """From ``complete_formation`` to the point where init may run."""
-        kernel = self._kernel
         module.struct.state = State.COMING
-        kernel.symbols.add_module(module.name, module.symbols, module.regions)
-        kernel.ftrace.add_sites(module.ftrace_sites)
+        self._symbols.add_module(module.name, module.symbols, module.regions)
+        self._ftrace.add_sites(module.ftrace_sites)
         if module.bug_table:
-            kernel.traps.bug_tables.append(module.bug_table)
-        kernel.jump_labels.add(module.jump_table)
-        kernel.stack.add_module(module.name, *module.orc_tables)
+            self._traps.bug_tables.append(module.bug_table)
+        self._jump_labels.add(module.jump_table)
+        self._stack.add_module(module.name, *module.orc_tables)
         if module.exception_table[0]:
-            kernel.traps.exception_tables.add(*module.exception_table)
+            self._traps.exception_tables.add(*module.exception_table)
         await self.livepatch.module_coming(module.struct)
         try:
             await self._notify(module, State.COMING)
@@ -266,7 +292,7 @@ class Modules:
             await self.livepatch.module_going(module.struct)
             raise
         try:
-            await kernel.params.parse(module.name, arguments, module.params(self._space))
+            await self._params.parse(module.name, arguments, module.params(self._space))
             self._sysfs.add(module)
         except Exception:
             module.struct.state = State.GOING
@@ -276,12 +302,12 @@ class Modules:
 
     async def _notify(self, module: LoadedModule, state: State) -> None:
         """Call the module notifiers; while coming, one may refuse."""
-        symbol = self._kernel.symbols.lookup
+        symbol = self._symbols.lookup
         chain = symbol("blocking_notifier_call_chain")
         head = symbol("module_notify_list")
         if not chain or not head:
             return
-        call, struct = self._kernel.sched.current.call, module.struct.address_
+        call, struct = self._sched.current.call, module.struct.address_
         robust = symbol("blocking_notifier_call_chain_robust")
         if state is State.COMING and robust:
             result = await call(robust, head, State.COMING, State.GOING, struct)
@@ -300,12 +326,12 @@ class Modules:
             def on_leak(before: int, after: int, irqs_off: bool) -> None:
                 self._warn_of_leak(function, before != after, irqs_off)
 
-            task = self._kernel.sched.current
+            task = self._sched.current
             returned = await task.call(function, on_leak=on_leak) & 0xFFFFFFFF
             result = returned - (1 << 32) if returned >> 31 else returned
         if result < 0:
             struct.state = State.GOING
-            await self._kernel.sched.synchronize_rcu()
+            await self._sched.synchronize_rcu()
             self.put(struct.address_)
             await self._notify(module, State.GOING)
             await self.livepatch.module_going(struct)
@@ -316,21 +342,21 @@ class Modules:
                 f"do_init_module: '{module.name}'->init suspiciously returned {result}, it should "
                 "follow 0/-E convention\ndo_init_module: loading module anyway...",
             )
-            self._kernel.traps.dump_stack()
+            self._traps.dump_stack()
         struct.state = State.LIVE
         await self._notify(module, State.LIVE)
         self.put(struct.address_)
-        self._kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
+        self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         self._loader.free_init(module)
-        self._kernel.symbols.add_module(module.name, module.core_symbols, module.regions)
+        self._symbols.add_module(module.name, module.core_symbols, module.regions)
         module.finished.happen()
 
     def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
         """``do_one_initcall``"""
         what = "preemption imbalance " if preemption else ""
         what += "disabled interrupts " if irqs_off else ""
-        name = self._kernel.symbols.sprint_symbol(function)
-        self._kernel.traps.warn(
+        name = self._symbols.sprint_symbol(function)
+        self._traps.warn(
             "init/main.c", 1310, "do_one_initcall", f"initcall {name} returned with {what}"
         )
 
@@ -349,15 +375,15 @@ class Modules:
         if module.struct.init and not module.struct.exit:
             if not force:
                 raise OSError(errno.EBUSY, f"{name} has no exit")
-            self._kernel.tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
-        if self.refcount(module):
+            self._tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
+        if module.refcount:
             if not force:
                 raise OSError(errno.EWOULDBLOCK, f"{name} is in use")
-            self._kernel.tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
+            self._tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
         module.struct.refcnt.counter = 0
         module.struct.state = State.GOING
         if module.struct.exit:
-            await self._kernel.sched.current.call(module.struct.exit)
+            await self._sched.current.call(module.struct.exit)
         await self._notify(module, State.GOING)
         await self.livepatch.module_going(module.struct)
         await self._free_module(module)
@@ -365,7 +391,7 @@ class Modules:
     async def _free_module(self, module: LoadedModule) -> None:
         """``free_module``."""
         try:
-            await self._kernel.params.destroy(module.params(self._space))
+            await self._params.destroy(module.params(self._space))
         except (PageFault, limits.Endless) as error:
             self._printk(log.ERR, f"{module.name}: its parameters are not what they were: {error}")
         finally:
@@ -373,20 +399,19 @@ class Modules:
 
     def _forget(self, module: LoadedModule) -> None:
         """As if it had never been there."""
-        kernel = self._kernel
         self._sysfs.remove(module)
         if self._modules.get(module.name) is module:
             del self._modules[module.name]
         if module.placed:
-            kernel.ftrace.remove_sites(module.core_base, module.core_base + module.core_size)
-            kernel.ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
-            if module.bug_table in kernel.traps.bug_tables:
-                kernel.traps.bug_tables.remove(module.bug_table)
-            kernel.traps.exception_tables.remove(module.exception_table[0])
-            kernel.jump_labels.remove(module.jump_table)
-            kernel.stack.remove_module(module.name)
+            self._ftrace.remove_sites(module.core_base, module.core_base + module.core_size)
+            self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
+            if module.bug_table in self._traps.bug_tables:
+                self._traps.bug_tables.remove(module.bug_table)
+            self._traps.exception_tables.remove(module.exception_table[0])
+            self._jump_labels.remove(module.jump_table)
+            self._stack.remove_module(module.name)
             if module.struct.state != State.UNFORMED:
-                kernel.symbols.remove_module(module.name)
+                self._symbols.remove_module(module.name)
             if self._list_head and module.struct.list.next:
                 self._space.list_del(module.struct.member_address_("list"))
         for owner in module.uses:
@@ -438,7 +463,7 @@ class Modules:
             state = _STATE_NAMES.get(int(struct.state), "Unknown")
             flags = self.flags(module)
             lines.append(
-                f"{module.name} {size} {self.refcount(module)} {users or '-'} {state} "
+                f"{module.name} {size} {module.refcount} {users or '-'} {state} "
                 f"{int(struct.core_layout.base):#018x}{' ' + flags if flags else ''}\n"
             )
         return "".join(lines)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from machine import limits
 from machine.computer import Computer
@@ -45,9 +45,7 @@ from machine.kernel.wait import Once
 from machine.structs import Space, Struct
 from machine.symbols import Region
 
-if TYPE_CHECKING:
-    from machine.kernel.module import Modules
-
+MODULE_REF_BASE = 1
 UNREAD = {
     "__tracepoints", "__tracepoints_ptrs", "__bpf_raw_tp_map", "_ftrace_events", "_ftrace_eval_map",
     "__trace_printk_fmt", "__dyndbg", ".BTF", "___srcu_struct_ptrs", "_error_injection_whitelist",
@@ -99,6 +97,11 @@ class LoadedModule:
     def name(self) -> str:
         """Its name, with underscores."""
         return self.elf.name
+
+    @property
+    def refcount(self) -> int:
+        """``module_refcount``: -1 once it is being unloaded."""
+        return int(self.struct.refcnt.counter) - MODULE_REF_BASE
 
     @property
     def is_gpl(self) -> bool:
@@ -168,16 +171,33 @@ class LoadedModule:
         ]
 
 
+class Loaded(Protocol):
+    """What is there already: the kernel, and modules."""
+
+    def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
+        """The export of that name for ``user``. Raises OSError(EBUSY) if its module is not ready."""
+
+    def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
+        """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
+
+
 class Loader:
     """Reads, places and frees modules."""
 
     def __init__(
-        self, computer: Computer, printk: Printk, tainted: Tainted, modules: Modules, abi: Abi
+        self,
+        computer: Computer,
+        printk: Printk,
+        tainted: Tainted,
+        loaded: Loaded,
+        relocate_klp: Callable[[LoadedModule], None],
+        abi: Abi,
     ) -> None:
         self._computer = computer
         self._printk = printk
         self._tainted = tainted
-        self._modules = modules
+        self._loaded = loaded
+        self._relocate_klp = relocate_klp
         self._abi = abi
         self._percpu = ModulePerCpu(computer)
 
@@ -375,7 +395,7 @@ class Loader:
     def _import(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
         problem = errno.ENOENT
         try:
-            export = self._modules.resolve(module, symbol.name, gpl=module.is_gpl)
+            export = self._loaded.resolve(module, symbol.name, gpl=module.is_gpl)
             if export is not None and not module.versions.agree(symbol.name, export):
                 raise OSError(errno.EINVAL, "another version of the symbol")
         except OSError as error:
@@ -402,7 +422,7 @@ class Loader:
                 memory.read,
                 memory.write,
             )
-        self._modules.klp_relocations.apply(module, "vmlinux")
+        self._relocate_klp(module)
 
     # -- what it brings ---------------------------------------------------------------------------
 
@@ -455,7 +475,7 @@ class Loader:
 
     def _refuse_duplicate(self, module: LoadedModule, name: str) -> None:
         """``verify_exported_symbols``."""
-        owner = self._modules.owner_of(name, but=module)
+        owner = self._loaded.owner_of(name, but=module)
         if owner is not None:
             raise ElfError(
                 errno.ENOEXEC,

@@ -7,17 +7,15 @@ from __future__ import annotations
 import errno
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from machine.elf import SHF_ALLOC, SHT_NOTE, Section
 from machine.kernel import printk as log
-from machine.kernel.kobject import KobjAttribute, Kobject
+from machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
+from machine.kernel.module_load import LoadedModule
+from machine.kernel.params import Params
+from machine.kernel.printk import Printk
 from machine.kernel.taint import module_taint_letters
-
-if TYPE_CHECKING:
-    from machine.kernel.kernel import Kernel
-    from machine.kernel.module_load import LoadedModule
-    from machine.structs import Struct
+from machine.structs import Space, Struct
 
 _STATES = ("live", "coming", "going")
 _UEVENT_ACTION = re.compile(rb"(add|remove|change|move|online|offline|bind|unbind)(?![^ \n\0])")
@@ -33,15 +31,19 @@ _SECTION_SIZE = 19
 class ModuleSysfs:
     """Makes and removes the directories of modules."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._root = kernel.kobjects.at(("module",))
+    def __init__(
+        self, space: Space, printk: Printk, params: Params, kobjects: KobjectTree
+    ) -> None:
+        self._space = space
+        self._printk = printk
+        self._params = params
+        self._root = kobjects.at(("module",))
         self._kobjects: dict[str, Kobject] = {}
 
     def add(self, module: LoadedModule) -> None:
         """``mod_sysfs_setup``."""
         kobject = Kobject(module.name, self._attributes(module))
-        params = [param for param in module.params(self._kernel.computer.space) if param.perm]
+        params = [param for param in module.params(self._space) if param.perm]
         if params:
             parameters = Kobject("parameters", [self._parameter(param) for param in params])
             self._add(kobject, parameters, module.name)
@@ -60,7 +62,7 @@ class ModuleSysfs:
         try:
             return parent.add(kobject)
         except OSError as error:
-            self._kernel.printk(log.ERR, f"{module}: sysfs: {error.strerror}")
+            self._printk(log.ERR, f"{module}: sysfs: {error.strerror}")
             raise
 
     def remove(self, module: LoadedModule) -> None:
@@ -87,7 +89,7 @@ class ModuleSysfs:
             return f"{_STATES[state] if state < len(_STATES) else 'unknown'}\n"
 
         def refcnt() -> str:
-            return f"{self._kernel.modules.refcount(module)}\n"
+            return f"{module.refcount}\n"
 
         def taint() -> str:
             return f"{module_taint_letters(int(struct.taints))}\n"
@@ -98,7 +100,7 @@ class ModuleSysfs:
             if not _UEVENT.fullmatch(data):
                 action = _UEVENT_ACTION.match(data)
                 what = "incorrect uevent action arguments" if action else "unknown uevent action string"
-                self._kernel.printk(
+                self._printk(
                     log.WARNING, f"synth uevent: /module/{module.name}: {what}"
                 )
                 raise OSError(errno.EINVAL, what)
@@ -121,7 +123,7 @@ class ModuleSysfs:
         return _constant(name, f"{address:#018x}\n", 0o400, _SECTION_SIZE)
 
     def _parameter(self, param: Struct) -> KobjAttribute:
-        params = self._kernel.params
+        params = self._params
 
         async def show() -> str:
             return await params.get(param)

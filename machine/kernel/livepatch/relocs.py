@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 from machine.computer import Computer
@@ -24,24 +23,26 @@ from machine.elf import (
     clear_relocations,
 )
 from machine.kernel import printk as log
+from machine.kernel.module_load import LoadedModule
 from machine.kernel.printk import Printk
-
-if TYPE_CHECKING:
-    from machine.kernel.module import Modules
-    from machine.kernel.module_load import LoadedModule
 
 # As sscanf() understands ".klp.rela.%55[^.]" and ".klp.sym.%55[^.].%511[^,],%lu".
 _SECTION = re.compile(r"\.klp\.rela\.([^.]{1,55})")
 _SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
+FindSymbol = Callable[[str | None, str, int], int]
+"""``klp_find_object_symbol``: the address of a symbol of an object, by its name and position. Raises
+OSError."""
+
+
 class KlpRelocations:
     """Applies and clears them."""
 
-    def __init__(self, computer: Computer, printk: Printk, modules: Modules) -> None:
+    def __init__(self, computer: Computer, printk: Printk, find_symbol: FindSymbol) -> None:
         self._computer = computer
         self._printk = printk
-        self._modules = modules
+        self._find_symbol = find_symbol
         self._applied: WeakKeyDictionary[LoadedModule, set[int]] = WeakKeyDictionary()
 
     def _refuse(self, sentence: str) -> OSError:
@@ -126,6 +127,6 @@ class KlpRelocations:
                 f"invalid access to vmlinux symbol '{name}' from module-specific livepatch "
                 "relocation section"
             )
-        return self._modules.livepatch.find_symbol(
+        return self._find_symbol(
             None if owner == "vmlinux" else owner, name, position
         )
