@@ -9,17 +9,18 @@ one of them wins.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from machine.image import Image, ImageError, Segment, Symbol, cache_directory, read_exports
+from machine.image import Image, ImageError, cache_directory, read_exports
+from machine.image.vmlinux import Vmlinux
 from modules import abi as abis
 from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
 
@@ -171,117 +172,30 @@ def _flags(source: Path) -> list[str]:
 
 # -- reading --------------------------------------------------------------------------------------
 
-_EHDR = struct.Struct("<16xHHIQQQIHHHHHH")
-_PHDR = struct.Struct("<IIQQQQQQ")
-_SHDR = struct.Struct("<IIQQQQIIQQ")
-_SYM = struct.Struct("<IBBHQQ")
-_PT_LOAD = 1
-_PF_X, _PF_W = 1, 2
-_SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
-_SHT_NOBITS = 8
-_SHN_ABS = 0xFFF1
-_STT_SECTION, _STT_FILE = 3, 4
-_NOTE_HEADER = 12 + len(b"GNU\0")
-
 _NOT_IN_KALLSYMS = ("__kstrtab", "__ksymtab_")
-
-
-class _Section(NamedTuple):
-    type: int
-    flags: int
-    addr: int
-    offset: int
-    size: int
-    link: int
-
-
-class _Vmlinux:
-    """A linked kernel."""
-
-    def __init__(self, path: Path) -> None:
-        self._data = data = path.read_bytes()
-        (_, _, _, _, phoff, shoff, _, _, _, phnum, _, shnum, shstrndx) = _EHDR.unpack_from(data)
-        self.segments = [
-            Segment(vaddr, data[offset : offset + filesz], memsz, bool(f & _PF_W), bool(f & _PF_X))
-            for kind, f, offset, vaddr, _, filesz, memsz, _ in _PHDR.iter_unpack(
-                data[phoff : phoff + phnum * _PHDR.size]
-            )
-            if kind == _PT_LOAD
-        ]
-        headers = list(_SHDR.iter_unpack(data[shoff : shoff + shnum * _SHDR.size]))
-        self._sections = [_Section(*header[1:7]) for header in headers]
-        names = self._sections[shstrndx]
-        self._by_name = {
-            self._string(names.offset + header[0]): section
-            for header, section in zip(headers, self._sections, strict=True)
-        }
-
-    def _string(self, at: int) -> str:
-        return self._data[at : self._data.index(b"\0", at)].decode()
-
-    def section(self, name: str) -> bytes:
-        """The content of a section. Raises KeyError."""
-        section = self._by_name[name]
-        return self._data[section.offset : section.offset + section.size]
-
-    def read(self, address: int, size: int) -> bytes:
-        """At most ``size`` bytes of what is loaded at ``address``."""
-        for vaddr, data, memsz, _, _ in self.segments:
-            if vaddr <= address < vaddr + memsz:
-                return data[address - vaddr : address - vaddr + size]
-        raise LookupError(f"nothing is loaded at {address:#x}")
-
-    def text(self, address: int) -> str:
-        """The string at ``address``."""
-        return self.read(address, 1024).split(b"\0")[0].decode()
-
-    def symbols(self) -> Iterator[Symbol]:
-        """What /proc/kallsyms has, in the order of the symbol table."""
-        kinds = [_kind(section) for section in self._sections]
-        table = self._by_name[".symtab"]
-        strings = self._sections[table.link]
-        names = self._data[strings.offset : strings.offset + strings.size]
-        for name_at, info, _, index, value, size in _SYM.iter_unpack(self.section(".symtab")):
-            if not index or info & 15 in (_STT_SECTION, _STT_FILE):
-                continue
-            kind = kinds[index] if index < len(kinds) else "a" if index == _SHN_ABS else ""
-            name = names[name_at : names.index(b"\0", name_at)].decode()
-            if kind and name and not name.startswith(_NOT_IN_KALLSYMS):
-                yield Symbol(name, value, size, kind.upper() if info >> 4 else kind)
-
-
-def _kind(section: _Section) -> str:
-    """The letter of the symbols in a section, as nm has it."""
-    if not section.flags & _SHF_ALLOC:
-        return ""
-    if section.flags & _SHF_EXECINSTR:
-        return "t"
-    if not section.flags & _SHF_WRITE:
-        return "r"
-    return "b" if section.type == _SHT_NOBITS else "d"
-
 
 def read(path: Path) -> Image:
     """Take a built kernel apart. Everything that is said of it is read from it."""
-    elf = _Vmlinux(path)
-    symbols = sorted(elf.symbols(), key=lambda symbol: symbol.addr)
+    elf = Vmlinux(io.BytesIO(path.read_bytes()))
+    kept = (symbol for symbol in elf.symbol_table() if not symbol.name.startswith(_NOT_IN_KALLSYMS))
+    symbols = sorted(kept, key=lambda symbol: symbol.addr)
     at = {symbol.name: symbol.addr for symbol in symbols}
     exports = read_exports(elf.read, at["__start___ksymtab"], at["__stop___ksymtab"], False)
     exports |= read_exports(elf.read, at["__start___ksymtab_gpl"], at["__stop___ksymtab_gpl"], True)
     banner = elf.text(at["linux_banner"])
-    sites = elf.read(at["__start_mcount_loc"], at["__stop_mcount_loc"] - at["__start_mcount_loc"])
-    initcalls = elf.read(at["__initcall_start"], at["__initcall_end"] - at["__initcall_start"])
+    sites = elf.range(at["__start_mcount_loc"], at["__stop_mcount_loc"])
+    initcalls = elf.range(at["__initcall_start"], at["__initcall_end"])
     services_end = at["__services_end"]
     return Image(
         release=banner.split()[2],
         vermagic=elf.text(at["vermagic"]),
         banner=banner,
-        segments=elf.segments,
+        segments=elf.segments(),
         symbols=symbols,
         exports=exports,
         ftrace_sites=sorted(struct.unpack(f"<{len(sites) // 8}Q", sites)),
-        btf=elf.section(".BTF"),
+        btf=elf.data(".BTF"),
         initcalls=[address for (address,) in struct.iter_unpack("<Q", initcalls)],
-        build_id=elf.section(".notes")[_NOTE_HEADER:].hex(),
+        build_id=elf.build_id(),
         stubs=frozenset(symbol.addr for symbol in symbols if symbol.addr < services_end),
     )

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from machine.image import ImageError
+from machine.image import ImageError, Segment, Symbol
 
 _SECTIONS_MAX = 4096
 _LOADED_MAX = 512 << 20
@@ -18,6 +18,9 @@ _MAGIC = b"\x7fELF"
 _IDENT = struct.Struct("<4xBB10xHH")
 _EHDR = struct.Struct("<32xQQ6xHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
+_PHOFF, _PHNUM = struct.Struct("<32xQ"), struct.Struct("<56xH")
+_PHDR = struct.Struct("<IIQQQQQQ")
+_SYM = struct.Struct("<IBBHQQ")
 _NOTE = struct.Struct("<III")
 _CLASS64, _LITTLE_ENDIAN = 2, 1
 _ET_EXEC, _ET_DYN = 2, 3
@@ -27,7 +30,10 @@ _MACHINES = {
     43: "sparc64", 183: "arm64", 243: "riscv", 258: "loongarch",
 }  # fmt: skip
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
-_SHT_NOBITS = 8
+_SHT_SYMTAB, _SHT_NOBITS = 2, 8
+_PT_LOAD, _PF_X, _PF_W = 1, 1, 2
+_SHN_ABS = 0xFFF1
+_STT_SECTION, _STT_FILE = 3, 4
 _NT_GNU_BUILD_ID = 3
 
 
@@ -61,9 +67,9 @@ class Vmlinux:
             raise ImageError("it has no section table")
         if shnum > _SECTIONS_MAX:
             raise ImageError(f"it has {shnum} sections, which no kernel has")
-        headers = list(_SHDR.iter_unpack(self._at(shoff, shnum * _SHDR.size)))
-        names = self._at(*headers[shstrndx][4:6])
-        self.sections = sorted(self._loaded(headers, names), key=lambda section: section.addr)
+        self._headers = headers = list(_SHDR.iter_unpack(self._at(shoff, shnum * _SHDR.size)))
+        self._names = self._at(*headers[shstrndx][4:6])
+        self.sections = sorted(self._loaded(), key=lambda section: section.addr)
         self._starts = [section.addr for section in self.sections]
         self._by_name = {section.name: section for section in self.sections}
 
@@ -93,16 +99,16 @@ class Vmlinux:
         _, shoff, _, _, *sections = _EHDR.unpack(self._at(0, _EHDR.size))
         return shoff, *sections
 
-    def _loaded(self, headers: list[tuple[int, ...]], names: bytes) -> Iterator[Section]:
+    def _loaded(self) -> Iterator[Section]:
         total = 0
-        for name_at, kind, flags, addr, offset, size, _, _, _, _ in headers:
+        for name_at, kind, flags, addr, offset, size, _, _, _, _ in self._headers:
             if not flags & _SHF_ALLOC or not size:
                 continue
             total += size
             if total > _LOADED_MAX or addr + size > _U64 + 1:
                 raise ImageError("its sections are larger than a kernel can be")
             yield Section(
-                names[name_at:].split(b"\0", 1)[0].decode("utf-8", "replace"),
+                self._name(name_at),
                 addr,
                 size,
                 bool(flags & _SHF_WRITE),
@@ -113,6 +119,43 @@ class Vmlinux:
     def section(self, name: str) -> Section | None:
         """A section by its name."""
         return self._by_name.get(name)
+
+    def data(self, name: str) -> bytes:
+        """The content of a section, also of one that is not loaded. Raises ImageError if there is none."""
+        for header in self._headers:
+            if self._name(header[0]) == name:
+                return self._at(*header[4:6])
+        raise ImageError(f"it has no section {name}")
+
+    def _name(self, at: int) -> str:
+        return self._names[at:].split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    def segments(self) -> list[Segment]:
+        """What its program headers say is to be loaded."""
+        (phoff,) = _PHOFF.unpack(self._at(0, _PHOFF.size))
+        (count,) = _PHNUM.unpack(self._at(0, _PHNUM.size))
+        return [
+            Segment(vaddr, self._at(offset, filesz), memsz, bool(f & _PF_W), bool(f & _PF_X))
+            for kind, f, offset, vaddr, _, filesz, memsz, _ in _PHDR.iter_unpack(
+                self._at(phoff, count * _PHDR.size)
+            )
+            if kind == _PT_LOAD
+        ]
+
+    def symbol_table(self) -> Iterator[Symbol]:
+        """Its symbols as nm has them, in their order; none of a kernel that was stripped."""
+        letters = [_letter(*header[1:3]) for header in self._headers]
+        for _, kind, _, _, offset, size, link, _, _, _ in self._headers:
+            if kind != _SHT_SYMTAB:
+                continue
+            names = self._at(*self._headers[link][4:6])
+            for name_at, info, _, index, value, length in _SYM.iter_unpack(self._at(offset, size)):
+                if not index or info & 15 in (_STT_SECTION, _STT_FILE):
+                    continue
+                letter = letters[index] if index < len(letters) else "a" if index == _SHN_ABS else ""
+                name = names[name_at : names.index(b"\0", name_at)].decode("utf-8", "surrogateescape")
+                if letter and name:
+                    yield Symbol(name, value, length, letter.upper() if info >> 4 else letter)
 
     def read(self, address: int, size: int) -> bytes:
         """At most ``size`` bytes of what is loaded at ``address``; they end where its section ends.
@@ -152,3 +195,14 @@ class Vmlinux:
                 return data[at : at + size].hex()
             at += size + 3 & -4
         return ""
+
+
+def _letter(kind: int, flags: int) -> str:
+    """The letter of the symbols in a section; none if they have no address."""
+    if not flags & _SHF_ALLOC:
+        return ""
+    if flags & _SHF_EXECINSTR:
+        return "t"
+    if not flags & _SHF_WRITE:
+        return "r"
+    return "b" if kind == _SHT_NOBITS else "d"
