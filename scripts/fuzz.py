@@ -57,7 +57,7 @@ def build(directory: Path) -> list[bytes]:
         try:
             kbuild.build([source], output)
         except Exception as error:  # one that needs another is of no use alone
-            click.echo(f"{source.name} is left out: {error}", err=True)
+            click.echo(f"{source.name} is left out: {str(error).splitlines()[0]}", err=True)
     return fuzzing.modules_of(directory)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+import vmlinux_maker
 
 from machine.btf import BtfError, Types
 from machine.elf import (
@@ -31,7 +32,7 @@ from machine.elf import (
     apply_relocations,
     layout,
 )
-from machine.image import ImageError, embedded, kallsyms
+from machine.image import ImageError, distribution, embedded, kallsyms
 from machine.image.payload import open_vmlinux
 from machine.image.vmlinux import Vmlinux
 from machine.kernel.clock import VirtualClock
@@ -257,6 +258,9 @@ class VmlinuxTarget(Target):
             for section in vmlinux.sections:
                 vmlinux.read(section.addr, min(64, section.size))
             assert isinstance(vmlinux.build_id(), str)
+            assert all(isinstance(symbol.addr, int) for symbol in vmlinux.symbol_table())
+            assert isinstance(vmlinux.data(".BTF"), bytes)
+            assert isinstance(vmlinux.segments(), list)
         except ImageError:
             return False
         return True
@@ -271,6 +275,27 @@ def _bzimage(payload: bytes) -> bytes:
     size = struct.pack("<I", len(payload))
     head[0x248:0x250] = struct.pack("<II", 0, len(payload) + 4)
     return bytes(head) + payload + size
+
+
+class DistributionTarget(Target):
+    """All that is read of a distribution's kernel."""
+
+    name = "distribution"
+    inputs = 60
+
+    def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
+        return [vmlinux_maker.Kernel(layout=layout).vmlinux() for layout in vmlinux_maker.LAYOUTS[:6]]
+
+    def regions(self, data: bytes) -> Regions:
+        return elf_regions(data)
+
+    async def try_one(self, data: bytes) -> bool:
+        try:
+            image = distribution.read(Vmlinux(io.BytesIO(data)))
+        except ImageError:
+            return False
+        assert image.symbols
+        return True
 
 
 class KallsymsTarget(Target):
@@ -590,7 +615,10 @@ class Code(InKernel):
 
 TARGETS: dict[str, type[Target]] = {
     target.name: target
-    for target in (Elf, ModinfoTarget, Btf, VmlinuxTarget, KallsymsTarget, Module, Init, Services, Code)
+    for target in (
+        Elf, ModinfoTarget, Btf, VmlinuxTarget, DistributionTarget, KallsymsTarget, Module, Init, Services,
+        Code,
+    )  # fmt: skip
 }
 """By name; a new reader of somebody else's bytes belongs here."""
 

@@ -42,7 +42,7 @@ def load(path: Path, progress: Callable[[str], None] | None = None) -> Image:
                 return image
             vmlinux = Vmlinux(open_vmlinux(file, say))
         say("reading symbols and exports")
-        image = _Reader(vmlinux).image()
+        image = read(vmlinux)
     except ImageError as error:
         raise ImageError(f"{path} cannot be used as a kernel: {error}") from error
     except OSError as error:
@@ -52,6 +52,11 @@ def load(path: Path, progress: Callable[[str], None] | None = None) -> Image:
     except OSError as error:
         say(f"it will have to be read again: it cannot be kept ({error.strerror or error})")
     return image
+
+
+def read(vmlinux: Vmlinux) -> Image:
+    """What a kernel of a distribution has. Raises ImageError."""
+    return _Reader(vmlinux).image()
 
 
 class _Reader:

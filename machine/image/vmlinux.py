@@ -131,7 +131,7 @@ class Vmlinux:
         return self._names[at:].split(b"\0", 1)[0].decode("utf-8", "replace")
 
     def segments(self) -> list[Segment]:
-        """What its program headers say is to be loaded."""
+        """What its program headers say is to be loaded. Raises ImageError."""
         (phoff,) = _PHOFF.unpack(self._at(0, _PHOFF.size))
         (count,) = _PHNUM.unpack(self._at(0, _PHNUM.size))
         return [
@@ -143,17 +143,21 @@ class Vmlinux:
         ]
 
     def symbol_table(self) -> Iterator[Symbol]:
-        """Its symbols as nm has them, in their order; none of a kernel that was stripped."""
+        """Its symbols as nm has them, in their order; none of a kernel that was stripped. Raises
+        ImageError."""
         letters = [_letter(*header[1:3]) for header in self._headers]
         for _, kind, _, _, offset, size, link, _, _, _ in self._headers:
             if kind != _SHT_SYMTAB:
                 continue
+            if link >= len(self._headers) or size % _SYM.size:
+                raise ImageError("its symbol table is damaged")
             names = self._at(*self._headers[link][4:6])
             for name_at, info, _, index, value, length in _SYM.iter_unpack(self._at(offset, size)):
                 if not index or info & 15 in (_STT_SECTION, _STT_FILE):
                     continue
                 letter = letters[index] if index < len(letters) else "a" if index == _SHN_ABS else ""
-                name = names[name_at : names.index(b"\0", name_at)].decode("utf-8", "surrogateescape")
+                end = names.find(b"\0", name_at)
+                name = names[name_at : end if end >= 0 else None].decode("utf-8", "surrogateescape")
                 if letter and name:
                     yield Symbol(name, value, length, letter.upper() if info >> 4 else letter)
 
