@@ -31,7 +31,13 @@ drwxr-xr-x sys/kernel/debug/dynamic_debug
 -rw-r--r-- sys/kernel/debug/dynamic_debug/control
 drwx------ sys/kernel/tracing
 -r--r----- sys/kernel/tracing/available_filter_functions
+-r--r----- sys/kernel/tracing/available_tracers
+-rw-r----- sys/kernel/tracing/current_tracer
 -r--r----- sys/kernel/tracing/enabled_functions
+-rw-r----- sys/kernel/tracing/set_ftrace_filter
+-rw-r----- sys/kernel/tracing/set_ftrace_notrace
+-rw-r----- sys/kernel/tracing/trace
+-rw-r----- sys/kernel/tracing/tracing_on
 drwxr-xr-x sys/module
 drwxr-xr-x sys/module/livepatch_sample
 -r--r--r-- sys/module/livepatch_sample/coresize

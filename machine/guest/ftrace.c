@@ -14,6 +14,12 @@ struct ftrace_ops *ftrace_ops_list = &ftrace_list_end;
 /* What ftrace_caller and ftrace_regs_caller hand to the function they call. */
 struct ftrace_ops *function_trace_op = &ftrace_list_end;
 int ftrace_enabled = 1;
+/* That of the function tracer. */
+struct ftrace_ops global_ops = {
+	.func = ftrace_stub,
+	.local_hash.regex_lock = __MUTEX_INITIALIZER(global_ops.local_hash.regex_lock),
+	.func_hash = &global_ops.local_hash,
+};
 
 static __always_inline bool ftrace_hash_empty(struct ftrace_hash *hash)
 {

@@ -52,7 +52,7 @@
 /* The log, panics, symbols. */
 	EXPORTED_SERVICE vprintk_emit, panic, add_taint, test_taint, dump_stack
 	EXPORTED_SERVICE_GPL sprint_symbol, sprint_symbol_no_offset, sprint_symbol_build_id
-	SERVICE get_taint, sprint_backtrace, sprint_backtrace_build_id, kallsyms_lookup_name
+	SERVICE function_trace_call, get_taint, sprint_backtrace, sprint_backtrace_build_id, kallsyms_lookup_name
 	SERVICE kallsyms_on_each_symbol, kallsyms_lookup_size_offset
 
 /* Scheduling and threads. */

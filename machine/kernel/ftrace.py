@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -93,7 +93,7 @@ class Ftrace:
     def add_sites(self, ips: Iterable[int]) -> None:
         """``ftrace_process_locs``: take the call sites of the kernel or of a module that loads, and
         turn each into a nop, or into a call where an ops covers every function."""
-        everywhere = [ops for ops in self._ops if not self._filter(ops)]
+        everywhere = [ops for ops in self._ops if not self.hash(ops)]
         sites = [Site(ip, list(everywhere)) for ip in ips]
         self._sites.update((site.ip, site) for site in sites)
         self._text.poke_all_early([(site.ip, self._instruction(site)) for site in sites])
@@ -130,8 +130,13 @@ class Ftrace:
             yield self._sites[ip]
 
     def enabled_sites(self) -> Iterator[Site]:
-        """The sites that some ops covers (``enabled_functions``)."""
-        return (site for site in self.sites() if site.ops)
+        """The sites that call some ops now (``enabled_functions``)."""
+        return (site for site in self.sites() if site.ops and self.enabled)
+
+    @property
+    def addresses(self) -> Set[int]:
+        """Those of all sites."""
+        return self._sites.keys()
 
     def _sorted(self) -> list[int]:
         if self._order is None:
@@ -161,9 +166,11 @@ class Ftrace:
             view.flags |= INITIALIZED
         return view
 
-    def _filter(self, ops: int) -> set[int]:
-        """The addresses in the filter of ``ops``; empty means every function."""
-        found = self._view(ops).func_hash.filter_hash
+    def hash(self, ops: int, *, notrace: bool = False) -> set[int]:
+        """The addresses in the filter of ``ops``, where none means every function, or in its
+        ``notrace_hash``, the sites that it does not cover for all that."""
+        hashes = self._view(ops).func_hash
+        found = hashes.notrace_hash if notrace else hashes.filter_hash
         if not found:
             return set()
         if found.size_bits > _HASH_MAX_BITS:
@@ -175,16 +182,18 @@ class Ftrace:
                 ips.add(entry.ip)
         return ips
 
-    def _set_filter(self, ops: int, ips: set[int]) -> None:
-        """Give ``ops`` a new ``ftrace_hash``, sized as ``dup_hash`` does; none if it is empty."""
-        space, owner = self._space, "ftrace_hash"
+    def _store_hash(self, ops: int, ips: set[int], *, notrace: bool) -> None:
+        """Give ``ops`` a new ``ftrace_hash``; none if it is empty."""
         holder = self._view(ops).func_hash
-        old = int(holder.filter_hash)
-        if not ips:
-            holder.filter_hash = 0
-            self._free_hash(old)
-            return
-        hash_ = space.view(
+        member = "notrace_hash" if notrace else "filter_hash"
+        old = int(getattr(holder, member))
+        setattr(holder, member, self._new_hash(ips) if ips else 0)
+        self._free_hash(old)
+
+    def _new_hash(self, ips: set[int]) -> Struct:
+        """An ``ftrace_hash``, sized as ``dup_hash`` does."""
+        space, owner = self._space, "ftrace_hash"
+        hash_: Struct = space.view(
             "struct ftrace_hash", self._slab.alloc(space.types.sizeof("struct ftrace_hash"), owner)
         )
         bits = min(max(len(ips).bit_length() - 1, 0), 12)
@@ -196,8 +205,7 @@ class Ftrace:
             entry.ip = ip
             key = (ip * _GOLDEN_RATIO_64 % (1 << 64)) >> (64 - bits) if bits else 0
             space.hlist_add_head(entry.member_address_("hlist"), buckets + 8 * key)
-        holder.filter_hash = hash_
-        self._free_hash(old)
+        return hash_
 
     def _free_hash(self, address: int) -> None:
         if not address or self._slab_does_not_own(address):
@@ -229,27 +237,31 @@ class Ftrace:
         site = self.location(ip)
         if not site:
             raise OSError(errno.EINVAL, f"no ftrace site at {ip:#x}")
-        ips = set() if reset else self._filter(ops)
+        ips = set() if reset else self.hash(ops)
         if remove and site not in ips:
             raise OSError(errno.ENOENT, "not in the filter")
-        await self._change_filter(ops, ips - {site} if remove else ips | {site})
+        await self.set_hash(ops, ips - {site} if remove else ips | {site})
 
-    async def _change_filter(self, ops: int, ips: set[int]) -> None:
-        """``ftrace_hash_move_and_update_ops``."""
+    async def set_hash(self, ops: int, ips: set[int], *, notrace: bool = False) -> None:
+        """``ftrace_hash_move_and_update_ops``: replace what `hash` gives. Raises OSError(EBUSY): another
+        ops that modifies the return address has one of the sites. A checkpoint if ``ops`` is registered."""
         if ops not in self._ops:
-            self._set_filter(ops, ips)
+            self._store_hash(ops, ips, notrace=notrace)
             return
         before = set(self._covered(ops))
-        self._check_ipmodify(ops, ips - before)
-        self._set_filter(ops, ips)
+        if not notrace:
+            self._check_ipmodify(ops, ips - before)
+        self._store_hash(ops, ips, notrace=notrace)
         after = set(self._covered(ops))
         self._cover(ops, after - before)
         self._uncover(ops, before - after)
         await self._update(before ^ after)
 
     def _covered(self, ops: int) -> Iterable[int]:
-        ips = self._filter(ops)
-        return ips if ips else self._sites
+        ips, not_these = self.hash(ops), self.hash(ops, notrace=True)
+        if not ips:
+            ips = {ip for ip in self._sites if self._is_named(ip)}
+        return ips - not_these
 
     def _check_ipmodify(self, ops: int, ips: Iterable[int]) -> None:
         """``__ftrace_hash_update_ipmodify``: a site has one such ops at most. Raises OSError."""
@@ -272,7 +284,7 @@ class Ftrace:
             raise OSError(errno.EBUSY, "ftrace_ops is registered")
         if not self.enabled and view.flags & PERMANENT:
             raise OSError(errno.EBUSY, "ftrace is disabled")
-        if view.flags & IPMODIFY and not self._filter(ops):
+        if view.flags & IPMODIFY and not self.hash(ops):
             raise OSError(errno.EINVAL, "IPMODIFY needs a filter")
         self._check_ipmodify(ops, self._covered(ops))
         view.trampoline = self._make_trampoline(view)
@@ -416,9 +428,14 @@ class Ftrace:
         if found is None:
             return f"{site.ip:#x}"
         symbol, offset, module = found
-        # A weak function that another has replaced is still there, behind some symbol.
-        name = symbol.name if offset <= _MCOUNT_MAX_OFFSET else f"{_INVALID}_{offset}"
+        name = symbol.name if self._is_named(site.ip) else f"{_INVALID}_{offset}"
         return f"{name} [{module}]" if module else name
+
+    def _is_named(self, ip: int) -> bool:
+        """``test_for_valid_rec``: a weak function that another has replaced is still there, behind some
+        symbol, and is not traced with the others."""
+        found = self._computer.symbols.lookup_address(ip)
+        return found is None or found.offset <= _MCOUNT_MAX_OFFSET
 
     # -- for modules ------------------------------------------------------------------------------
 
@@ -443,13 +460,13 @@ class Ftrace:
         ips = self._matching(pattern)
         if pattern and not ips:
             raise OSError(errno.EINVAL, f"no function matches {pattern}")
-        await self._change_filter(ops, ips if reset else self._filter(ops) | ips)
+        await self.set_hash(ops, ips if reset else self.hash(ops) | ips)
         return 0
 
     @service("ftrace_free_filter")
     def ftrace_free_filter(self, ops: Ptr) -> None:
         if ops not in self._ops:
-            self._set_filter(ops, set())
+            self._store_hash(ops, set(), notrace=False)
 
     @service("ftrace_location")
     def ftrace_location(self, address: Ptr) -> int:

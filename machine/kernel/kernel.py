@@ -51,6 +51,7 @@ from machine.kernel.stacktrace import StackTrace
 from machine.kernel.taint import Tainted
 from machine.kernel.text import Text
 from machine.kernel.timer import Timers
+from machine.kernel.tracer import Tracer
 from machine.kernel.traps import Traps
 from machine.kernel.usermem import UserMemory
 from machine.kernel.watchdog import Watchdog
@@ -103,6 +104,7 @@ class Kernel:
         self.kobjects = KobjectTree()
         kernel_kobj = self.kobjects.at(("kernel",))
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
+        self.tracer = Tracer(computer, self.sched, clock, self.ftrace)
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
         self._warned_of_timer = False
@@ -123,7 +125,7 @@ class Kernel:
             self.stack, self.params, self.kobjects, self.abi,
         )  # fmt: skip
         providers = [
-            self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.locking,
+            self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.tracer, self.locking,
             self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
             self.jump_labels, Kallsyms(computer), SystemInfo(computer, clock), self.random,
         ]  # fmt: skip

@@ -482,6 +482,11 @@ class Scheduler:
         inverted = self.computer.space.read_u32(self._preempt_count) & _NO_RESCHED
         self.computer.space.write_u32(self._preempt_count, value | inverted)
 
+    @property
+    def need_resched(self) -> bool:
+        """``need_resched()``: somebody waits for the processor."""
+        return not self.computer.space.read_u32(self._preempt_count) & _NO_RESCHED
+
     def schedule_debug(self, task: Task) -> None:
         """A task that goes to sleep with preemption off is reported, and gets it on again."""
         if self._pinned is None and self.preempt_count:
