@@ -208,6 +208,21 @@ def test_two_builds_at_the_same_time(empty_cache: Path) -> None:
     assert embedded.read(first).release == kbuild.RELEASE
 
 
+def test_what_nobody_has_used_for_a_month_goes(empty_cache: Path) -> None:
+    used = embedded.build().parent
+    old = [empty_cache / name for name in ("embedded-0", "distribution-0-0", "somebody-else's")]
+    old[0].mkdir()
+    (old[0] / "vmlinux").touch()
+    for path in old[1:]:
+        path.touch()
+    for path in (*old, used):
+        os.utime(path, (0, 0))
+    embedded.build()
+    embedded.build(abi="3.20")
+    assert used.exists()
+    assert [path.exists() for path in old] == [False, False, True]
+
+
 def test_the_same_sources_give_the_same_code(image: Image, empty_cache: Path) -> None:
     """Only the order of the types, and so the build id, may differ: gcc does not keep to one."""
     again = embedded.load()

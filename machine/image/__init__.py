@@ -7,7 +7,6 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -71,12 +70,6 @@ class Image:
     init: range = range(0)
     """What a booted kernel has freed. It is loaded all the same, as its code may be needed: static_cpu_has()
     goes through .altinstr_aux until alternatives are applied. No ftrace site is in it."""
-
-
-def cache_directory() -> Path:
-    """Where kernels are kept once they are built or taken apart."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "klpfs"
 
 
 _KERNEL_SYMBOL = struct.Struct("<iii")

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from machine.image import Export, Image, Segment, Symbol, cache_directory
+from machine.image import Export, Image, Segment, Symbol, kept
 
 _PART_MAX = 512 << 20
 """Bytes: what unpacks to more is damaged."""
@@ -42,28 +42,31 @@ def key(file: BinaryIO) -> str:
 
 def get(key: str) -> Image | None:
     """The image that was kept under a key."""
-    for path in cache_directory().glob(f"distribution-*-{key}"):
+    for path in kept.cache_directory().glob(f"distribution-*-{key}"):
         collecting = gc.isenabled()
         gc.disable()  # a hundred thousand objects come, and none goes
         try:
-            return _decode(path.read_bytes())
+            image = _decode(path.read_bytes())
         except (OSError, zstandard.ZstdError, ValueError, TypeError, KeyError, struct.error):
             continue
         finally:
             if collecting:
                 gc.enable()
+        kept.use(path)
+        return image
     return None
 
 
 def put(key: str, image: Image) -> None:
     """Keep an image; sizes of symbols, which a distribution's has not, are left out. Raises OSError."""
-    cache_directory().mkdir(parents=True, exist_ok=True)
-    path = cache_directory() / f"distribution-{image.build_id or 'none'}-{key}"
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=cache_directory())
+    kept.cache_directory().mkdir(parents=True, exist_ok=True)
+    path = kept.cache_directory() / f"distribution-{image.build_id or 'none'}-{key}"
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=kept.cache_directory())
     try:
         with open(handle, "wb") as file:
             file.write(_encode(image))
         os.replace(temporary, path)
+        kept.forget_unused()
     except BaseException:
         os.unlink(temporary)
         raise

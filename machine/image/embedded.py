@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from machine.image import Image, ImageError, cache_directory, read_exports
+from machine.image import Image, ImageError, kept, read_exports
 from machine.image.vmlinux import Vmlinux
 from modules import abi as abis
 from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
@@ -59,16 +59,17 @@ def build(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST)
     """The path of the built kernel. Raises as `load`."""
     say = progress or (lambda step: None)
     sources = sorted(path for path in GUEST.rglob("*") if path.suffix in (".c", ".S"))
-    directory = cache_directory() / f"embedded-{_fingerprint(abi)}"
+    directory = kept.cache_directory() / f"embedded-{_fingerprint(abi)}"
     vmlinux = directory / "vmlinux"
     if vmlinux.exists():
+        kept.use(directory)
         return vmlinux
     try:
         cc = compiler()
     except ToolchainError as error:
         raise CompilerError(str(error)) from error
-    cache_directory().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=cache_directory()) as temporary:
+    kept.cache_directory().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=kept.cache_directory()) as temporary:
         work = Path(temporary)
         _compile_and_link([*cc, *abis.cflags(abi)], sources, work, say)
         finished = work / directory.name
@@ -79,6 +80,7 @@ def build(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST)
         except OSError:
             if not vmlinux.exists():  # else somebody else was faster
                 raise
+    kept.forget_unused()
     return vmlinux
 
 
