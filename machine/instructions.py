@@ -12,13 +12,13 @@ NOP5 = bytes.fromhex("0f1f440000")
 
 
 def call_to(site: int, target: int) -> bytes:
-    """``call target`` at ``site``."""
-    return struct.pack("<Bi", CALL, target - (site + CALL_SIZE))
+    """``call target`` at ``site``. One that is out of reach gets somewhere else, as in Linux."""
+    return struct.pack("<BI", CALL, target - (site + CALL_SIZE) & 0xFFFFFFFF)
 
 
 def jump_to(site: int, target: int) -> bytes:
-    """``jmp target`` at ``site``."""
-    return struct.pack("<Bi", JMP, target - (site + CALL_SIZE))
+    """``jmp target`` at ``site``, likewise."""
+    return struct.pack("<BI", JMP, target - (site + CALL_SIZE) & 0xFFFFFFFF)
 
 
 def target_of(site: int, instruction: bytes) -> int | None:
