@@ -27,8 +27,10 @@ try put x tracing_on
 try cat tracing_on
 entries
 try put nonsense current_tracer
+try put nop current_tracer
 try put nonsense set_ftrace_filter
 try cat current_tracer set_ftrace_filter
+# (An empty filter is every function there is.)
 for word in 'cmdline_proc_show version_proc_show' 'cmd*show' '*dline_proc_sh*' '*cmdline_proc_show' 'cmd?ine_proc_show'; do
 	put "$word" set_ftrace_filter
 	try cat set_ftrace_filter
@@ -40,6 +42,7 @@ try put cmdline_proc_show:nonsense set_ftrace_filter
 echo 'version_proc_show' >set_ftrace_notrace
 try cat set_ftrace_notrace
 echo 'cmdline_proc_show version_proc_show' >set_ftrace_filter
+put function current_tracer
 cat /proc/cmdline /proc/version >/dev/null
 entries
 : >set_ftrace_notrace
