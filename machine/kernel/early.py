@@ -42,6 +42,9 @@ def set_up_system(computer: Computer, slab: Slab, command_line: str) -> None:
     state = symbols.lookup("system_state")
     if state is not None:
         space.write_u32(state, space.types["enum system_states"].values["SYSTEM_RUNNING"])
+    slab_state = symbols.lookup("slab_state")
+    if slab_state is not None:
+        space.write_u32(slab_state, space.types["enum slab_state"].values["FULL"])
     pages = symbols.lookup("_totalram_pages")
     if pages is not None:
         space.write_u64(pages, computer.memory.size // PAGE_SIZE)

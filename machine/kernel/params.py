@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 
 from machine.computer import Computer
 from machine.kernel import printk as log
@@ -116,7 +116,8 @@ class Params:
             at = self._slab.alloc(len(data), "parameter")
             self._computer.memory.write(at, data)
         try:
-            check(await self._sched.current.call(param.ops.set, at, param.address_))
+            async with self._locked(param):
+                check(await self._sched.current.call(param.ops.set, at, param.address_))
         except OSError as error:
             left = self._computer.space.read_string(at) if at else ""
             raise InvalidValue(error.errno or errno.EINVAL, left) from None
@@ -129,10 +130,21 @@ class Params:
             raise OSError(errno.EPERM, "cannot be read")
         page = self._slab.alloc(PAGE_SIZE, "parameter")
         try:
-            size = check(await self._sched.current.call(param.ops.get, page, param.address_))
+            async with self._locked(param):
+                size = check(await self._sched.current.call(param.ops.get, page, param.address_))
             return text(self._computer.memory.read(page, size))
         finally:
             self._slab.free(page)
+
+    @asynccontextmanager
+    async def _locked(self, param: Struct) -> AsyncIterator[None]:
+        """With the lock of the module's parameters; some ``set`` functions look whether it is held."""
+        call, symbol = self._sched.current.call, self._computer.symbol
+        await call(symbol("kernel_param_lock"), int(param.mod))
+        try:
+            yield
+        finally:
+            await call(symbol("kernel_param_unlock"), int(param.mod))
 
     async def destroy(self, params: Iterable[Struct]) -> None:
         """``destroy_params``: give back what the values hold, before the module goes."""
