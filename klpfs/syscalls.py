@@ -22,7 +22,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from klpfs.errors import user_errno
+from klpfs.errors import raw_errno
 from klpfs.guest import TaskDied, inside
 from klpfs.nodes import Caller, Handle, Node, Stream
 from machine.kernel.kernel import Kernel
@@ -72,7 +72,7 @@ class Syscalls:
         except ValueError:  # too few or too many arguments
             result = -errno.EINVAL
         except OSError as error:
-            result = -user_errno(error.errno)
+            result = -raw_errno(error.errno)
         if isinstance(result, bytes):
             return f"{len(result)}\n".encode() + result
         return f"{result}\n".encode()

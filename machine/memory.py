@@ -164,6 +164,18 @@ class Memory:
         self._frames.clear()
         self.flush_tlb()
 
+    def walk(self, vaddr: int) -> list[int]:
+        """The entries of the page tables on the way to ``vaddr``, the top level's first: as many as
+        there are."""
+        found: list[int] = []
+        for level in (4, 3, 2, 1):
+            slot = self._slot(vaddr, level, create=False)
+            entry = _ENTRY.unpack_from(self.ram, slot)[0] if slot is not None else 0
+            found.append(entry)
+            if not entry & PRESENT or (level < 4 and entry & LARGE):
+                break
+        return found
+
     def entry(self, vaddr: int) -> int:
         """The page-table entry that maps ``vaddr`` (0: none): frame and protection bits."""
         if not is_canonical(vaddr):

@@ -22,6 +22,7 @@ NORMAL: tuple[tuple[str, str], ...] = (
     (r"^(<\d>WARNING: .* at \S+ \w+)\+0x[0-9a-f]+/0x[0-9a-f]+", r"\1"),
     (r"\(____ptrval____\)|\b0{8}[0-9a-f]{8}\b", "POINTER"),
     (r"(?<= at )/\S+/(?=\w+\.c:\d)", ""),
+    (r"^(<6>PGD ).*$", r"\1..."),
 )
 """What differs from one run to the next on the same kernel: times, addresses, pids; and the release, which it
 has in many places."""

@@ -50,7 +50,7 @@ ALWAYS = (
         "A module's file is never in the guest's memory: of its symbol table and of what is gone after "
         "loading, klpfs has no address there.",
         KLPFS,
-        ((r"^0{12}[0-9a-f]{4} \? ", "ADDRESS ? "),),
+        ((r"^POINTER \? ", "ADDRESS ? "),),
     ),
     Expected(
         "Under klpfs run, a process of the host is no task of the kernel and has no patch_state.",

@@ -230,6 +230,20 @@ def test_all_memory_is_taken_and_comes_back(faulty: Faulty, size: int) -> None:
     assert faulty.machine.read("machine/allocations") == before
 
 
+def test_what_page_tables_have_at_the_address_of_a_fault(faulty: Faulty) -> None:
+    assert faulty.load("read_null") == errno.EFAULT
+    has(faulty.machine.dmesg(), NULL, "^#PF: error_code", "^PGD 0 P4D 0 $", "^Oops: 0000 ")
+    assert faulty.load("write_text") == errno.EFAULT
+    has(faulty.machine.dmesg(), "permissions violation$", "^PGD [0-9a-f]+ P4D [0-9a-f]+ PUD [0-9a-f]+ PMD ")
+
+
+def test_an_oops_stops_the_tracer(faulty: Faulty) -> None:
+    tracing_on = "sys/kernel/tracing/tracing_on"
+    faulty.machine.write(tracing_on, "1")
+    assert faulty.load("read_null") == errno.EFAULT
+    assert faulty.machine.read(tracing_on) == "0\n"
+
+
 def test_an_oops_while_a_message_is_made(faulty: Faulty) -> None:
     """Code that klpfs has put into the kernel has its name in a call trace."""
     assert faulty.load("printk_wild") == errno.EFAULT

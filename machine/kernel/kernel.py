@@ -105,6 +105,7 @@ class Kernel:
         kernel_kobj = self.kobjects.at(("kernel",))
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.tracer = Tracer(computer, self.sched, clock, self.ftrace)
+        self.traps.on_oops = self.tracer.stop
         self.locking = Locking(computer, self.sched, self.printk)
         self.timers = Timers(computer, self.sched, clock)
         self._warned_of_timer = False

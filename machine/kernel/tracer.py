@@ -124,6 +124,10 @@ class Tracer:
         """``tracing_reset_online_cpus``: forget all entries."""
         self._first = self._cleared = self._next
 
+    def stop(self) -> None:
+        """``tracing_off``: what led to an oops is kept."""
+        self.on = False
+
     # -- the tracer -------------------------------------------------------------------------------
 
     async def set_current(self, name: str) -> None:

@@ -51,6 +51,15 @@ _TRACE_MAX = 128
 _CODE_BEFORE, _CODE_BYTES = 42, 64
 
 
+def _built_with(computer: Computer) -> str:
+    """What ``__die_header`` says of the kernel's configuration."""
+    words = computer.image.vermagic.split()
+    preempt = " PREEMPT_RT" if "preempt_rt" in words else " PREEMPT"
+    smp = " SMP" if "SMP" in words else ""
+    has_pti = computer.symbols.lookup("pti_init") is not None
+    return preempt + smp + (" NOPTI" if has_pti else "")
+
+
 class Traps:
     """Deals with the exceptions of all tasks of one machine."""
 
@@ -71,6 +80,9 @@ class Traps:
         self._stack = stack
         self._tainted = tainted
         self._die_counter = 0
+        self._built_with = _built_with(computer)
+        self.on_oops: Callable[[], None] = lambda: None
+        """Called before an Oops is reported (``oops_enter``)."""
         self.modules_linked_in: Callable[[], str] = str
         """The line that names the modules; set by the module loader."""
         self.bug_tables: list[tuple[int, int]] = []
@@ -218,10 +230,10 @@ class Traps:
         if message:
             self._say(message)
         self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}")
-        self._tainted.add(Taint.WARN)
         self._say(self.modules_linked_in())
         self._say(self._cpu_line(task))
         self._say(END_TRACE)
+        self._tainted.add(Taint.WARN)
 
     # -- Oops -------------------------------------------------------------------------------------
 
@@ -235,6 +247,7 @@ class Traps:
     def _oops(self, task: Task, stop: Stop) -> None:
         self._die_counter += 1
         self._tainted.debug_locks = False  # oops_enter()
+        self.on_oops()
         error_code = 0
         if stop.vector == PAGE_FAULT and self._is_guard_page(task, stop.address):
             self._say(
@@ -255,7 +268,7 @@ class Traps:
             title = f"segment-related {_GPF}"
         else:
             title = _TITLES[stop.vector]
-        self._say(f"{title}: {error_code:04x} [#{self._die_counter}] PREEMPT")
+        self._say(f"{title}: {error_code:04x} [#{self._die_counter}]{self._built_with}")
         self._say(self._cpu_line(task))
         self._show_regs(stop)
         self._call_trace(task)
@@ -336,6 +349,10 @@ class Traps:
         )
         why = "permissions violation" if code & _PF_PROT else "not-present page"
         self._say(f"#PF: error_code({code:#06x}) - {why}", log.ALERT)
+        entries = self._computer.memory.walk(address)
+        levels = zip(("PGD", "P4D", "PUD", "PMD", "PTE"), [entries[0], *entries], strict=False)
+        line = "".join(f"{level} {entry:x} " for level, entry in levels)
+        self._say(line if len(entries) < 4 else line.rstrip(), log.INFO)
 
     def _code(self, rip: int, size: int) -> bytes:
         code = b""

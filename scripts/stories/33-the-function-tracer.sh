@@ -2,8 +2,9 @@
 
 cd /sys/kernel/tracing
 # Entries without who, and when.
-entries() { sed -E 's/^ *[^#]*-[0-9]+ +\[/[/; s/ [0-9]+\.[0-9]+:/ TIME:/' trace; }
+entries() { sed -E 's/^ *[^#]*-[0-9]+ +\[/[/; s/ +[0-9]+\.[0-9]+:/ TIME:/' trace; }
 
+put 1 tracing_on # an Oops ends it
 try stat -c '%A %u:%g %s %n' current_tracer tracing_on trace set_ftrace_filter set_ftrace_notrace
 try cat current_tracer tracing_on set_ftrace_filter set_ftrace_notrace
 entries
