@@ -49,8 +49,8 @@ static __always_inline bool ftrace_ops_test(struct ftrace_ops *ops, unsigned lon
 }
 
 /* What a site calls that several ops cover: whichever of them want the function get it. */
-void notrace ftrace_ops_list_func(unsigned long ip, unsigned long parent_ip,
-				  struct ftrace_ops *op, struct ftrace_regs *fregs)
+void notrace arch_ftrace_ops_list_func(unsigned long ip, unsigned long parent_ip,
+				       struct ftrace_ops *op, struct ftrace_regs *fregs)
 {
 	int bit = trace_test_and_set_recursion(ip, parent_ip, TRACE_LIST_START);
 

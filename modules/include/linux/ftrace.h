@@ -105,8 +105,8 @@ extern int ftrace_set_notrace(struct ftrace_ops *ops, unsigned char *buf, int le
 extern void ftrace_free_filter(struct ftrace_ops *ops);
 extern unsigned long ftrace_location(unsigned long ip);
 
-extern void ftrace_ops_list_func(unsigned long ip, unsigned long parent_ip,
-				 struct ftrace_ops *op, struct ftrace_regs *fregs);
+extern void arch_ftrace_ops_list_func(unsigned long ip, unsigned long parent_ip,
+				      struct ftrace_ops *op, struct ftrace_regs *fregs);
 extern void ftrace_stub(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *op,
 			struct ftrace_regs *fregs);
 
