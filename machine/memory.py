@@ -25,8 +25,8 @@ MODULES_VADDR, MODULES_END = 0xFFFFFFFFA0000000, 0xFFFFFFFFFF000000
 PRESENT, WRITE, LARGE, NX = 1, 2, 0x80, 1 << 63
 _FRAME = 0x000FFFFFFFFFF000
 _FIRST_PAGE = 0x120000
-"""Below 0x100000 a PC has holes. unicorn's TLB has one place for all pages with the same last six bits in their
-number, which the data of a small kernel and the first slabs shall not share: it is missed at each turn."""
+"""Below 0x100000 a PC has holes. unicorn's TLB has one place for all pages whose numbers have the same last
+six bits, which the data of a small kernel and the first slabs shall not share."""
 _ENTRY = struct.Struct("<Q")
 _ZEROING_PAYS = 1 << 20  # bytes from which on the host clears pages better than a copy of zeroes
 
