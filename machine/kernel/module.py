@@ -390,6 +390,8 @@ class Modules:
 
     async def _free_module(self, module: LoadedModule) -> None:
         """``free_module``."""
+        self._sysfs.remove(module)
+        await self._sysfs.drain(module, self._sched.current)
         try:
             await self._params.destroy(module.params(self._space))
         except (PageFault, limits.Endless) as error:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import errno
 import re
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from machine.elf import SHF_ALLOC, SHT_NOTE, Section
 from machine.kernel import printk as log
@@ -14,7 +16,9 @@ from machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
 from machine.kernel.module_load import LoadedModule
 from machine.kernel.params import Params
 from machine.kernel.printk import Printk
+from machine.kernel.sched import Task
 from machine.kernel.taint import module_taint_letters
+from machine.kernel.wait import Once
 from machine.structs import Space, Struct
 
 _STATES = ("live", "coming", "going")
@@ -39,13 +43,16 @@ class ModuleSysfs:
         self._params = params
         self._root = kobjects.at(("module",))
         self._kobjects: dict[str, Kobject] = {}
+        self._active: Counter[LoadedModule] = Counter()
+        self._draining: dict[LoadedModule, Once] = {}
 
     def add(self, module: LoadedModule) -> None:
         """``mod_sysfs_setup``."""
         kobject = Kobject(module.name, self._attributes(module))
         params = [param for param in module.params(self._space) if param.perm]
         if params:
-            parameters = Kobject("parameters", [self._parameter(param) for param in params])
+            files = [self._parameter(module, param) for param in params]
+            parameters = Kobject("parameters", files)
             self._add(kobject, parameters, module.name)
         kobject.add(Kobject("holders"))
         sections = [self._section(n, a) for n, a in module.section_addresses]
@@ -74,6 +81,26 @@ class ModuleSysfs:
             if owner.name in self._kobjects:
                 self._kobjects[owner.name].children["holders"].unlink(module.name)
         kobject.delete()
+
+    @contextmanager
+    def _in_use(self, module: LoadedModule) -> Iterator[None]:
+        """``kernfs_get_active``: somebody is in the functions of a parameter."""
+        self._active[module] += 1
+        try:
+            yield
+        finally:
+            self._active[module] -= 1
+            if not self._active[module]:
+                del self._active[module]
+                if module in self._draining:
+                    self._draining.pop(module).happen()
+
+    async def drain(self, module: LoadedModule, task: Task) -> None:
+        """``kernfs_drain``: wait on ``task`` until nobody is in the functions of its parameters, to which
+        nobody comes any more. A checkpoint if somebody is."""
+        if module in self._active:
+            self._draining[module] = Once()
+            await self._draining[module].wait(task)
 
     def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
         struct = module.struct
@@ -122,15 +149,17 @@ class ModuleSysfs:
     def _section(self, name: str, address: int) -> KobjAttribute:
         return _constant(name, f"{address:#018x}\n", 0o400, _SECTION_SIZE)
 
-    def _parameter(self, param: Struct) -> KobjAttribute:
+    def _parameter(self, module: LoadedModule, param: Struct) -> KobjAttribute:
         params = self._params
 
         async def show() -> str:
-            return await params.get(param)
+            with self._in_use(module):
+                return await params.get(param)
 
         async def store(data: bytes) -> None:
             value = data.split(b"\0")[0].decode("utf-8", "surrogateescape")
-            await params.set(param, value)
+            with self._in_use(module):
+                await params.set(param, value)
 
         mode = param.perm
         return KobjAttribute(
