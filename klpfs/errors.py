@@ -20,10 +20,7 @@ def raw_errno(number: int | None) -> int:
 def user_errno(number: int | None) -> int:
     """The errno that a program gets. FUSE carries those below 512 and no others: an answer with any
     other number would be no answer, and its caller would wait for ever."""
-    if number is None or number <= 0:
-        return errno.EIO
+    number = raw_errno(number)
     if number < _ERESTARTSYS:
         return number
-    if number <= _ERESTART_RESTARTBLOCK:
-        return errno.EINTR
     return errno.EOPNOTSUPP if number == _ENOTSUPP else errno.EIO

@@ -115,10 +115,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         with contextlib.suppress(ProcessLookupError):
             process = os.pidfd_open(daemon)
     try:
-        if os.geteuid() == 0:
-            umount2(path, _MNT_DETACH if lazy else 0)
-        else:
-            fusermount(path, lazy)
+        detach(path, lazy=lazy)
         if process is not None:
             if lazy:
                 with contextlib.suppress(ProcessLookupError):
@@ -133,6 +130,14 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     finally:
         if process is not None:
             os.close(process)
+
+
+def detach(path: str, *, lazy: bool) -> None:
+    """Take a mount out of this namespace, as whoever may. Raises as `unmount`."""
+    if os.geteuid() == 0:
+        umount2(path, _MNT_DETACH if lazy else 0)
+    else:
+        fusermount(path, lazy)
 
 
 def umount2(path: str, flags: int) -> None:

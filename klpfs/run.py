@@ -23,7 +23,6 @@ from klpfs.supervisor import Supervisor
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit status if the command cannot be run, as of a shell."""
-_MNT_DETACH = 2
 
 
 class RunError(Exception):
@@ -140,10 +139,7 @@ def _supervisor(its: socket.socket, root: int, own: Path | None) -> None:
 def _detach(mountpoint: Path) -> None:
     """Take the mount out of this namespace; the machine runs on while another has it."""
     with suppress(OSError, mounts.MountError):
-        if os.geteuid() == 0:
-            mounts.umount2(str(mountpoint), _MNT_DETACH)
-        else:
-            mounts.fusermount(str(mountpoint), lazy=True)
+        mounts.detach(str(mountpoint), lazy=True)
 
 
 def find_machine(given: str | None) -> Path | None:

@@ -18,7 +18,6 @@ _MAGIC = b"\x7fELF"
 _IDENT = struct.Struct("<4xBB10xHH")
 _EHDR = struct.Struct("<32xQQ6xHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
-_PHOFF, _PHNUM = struct.Struct("<32xQ"), struct.Struct("<56xH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _SYM = struct.Struct("<IBBHQQ")
 _NOTE = struct.Struct("<III")
@@ -62,7 +61,8 @@ class Vmlinux:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._file_size = file.seek(0, 2)
-        shoff, shentsize, shnum, shstrndx = self._header()
+        phoff, phnum, shoff, shentsize, shnum, shstrndx = self._header()
+        self._program_headers = phoff, phnum
         if not shnum or shentsize != _SHDR.size or shstrndx >= shnum:
             raise ImageError("it has no section table")
         if shnum > _SECTIONS_MAX:
@@ -86,8 +86,9 @@ class Vmlinux:
             raise ImageError("it changes while it is read")
         return data
 
-    def _header(self) -> tuple[int, int, int, int]:
-        """Where the section headers are, the size of one, their number, and the one of the names."""
+    def _header(self) -> tuple[int, int, int, int, int, int]:
+        """Where the program headers are, and their number; where the section headers are, the size of one,
+        their number, and the one of the names."""
         if self._at(0, min(len(_MAGIC), self._file_size)) != _MAGIC:
             raise ImageError("what is packed in it is no vmlinux")
         elf_class, order, kind, machine = _IDENT.unpack(self._at(0, _IDENT.size))
@@ -96,8 +97,8 @@ class Vmlinux:
             raise ImageError(f"it is for {name}, not for x86-64")
         if kind not in (_ET_EXEC, _ET_DYN):
             raise ImageError("it is an ELF file of another kind than a kernel")
-        _, shoff, _, _, *sections = _EHDR.unpack(self._at(0, _EHDR.size))
-        return shoff, *sections
+        phoff, shoff, _, phnum, *sections = _EHDR.unpack(self._at(0, _EHDR.size))
+        return phoff, phnum, shoff, *sections
 
     def _loaded(self) -> Iterator[Section]:
         total = 0
@@ -128,12 +129,11 @@ class Vmlinux:
         raise ImageError(f"it has no section {name}")
 
     def _name(self, at: int) -> str:
-        return self._names[at:].split(b"\0", 1)[0].decode("utf-8", "replace")
+        return _string(self._names, at).decode("utf-8", "replace")
 
     def segments(self) -> list[Segment]:
         """What its program headers say is to be loaded. Raises ImageError."""
-        (phoff,) = _PHOFF.unpack(self._at(0, _PHOFF.size))
-        (count,) = _PHNUM.unpack(self._at(0, _PHNUM.size))
+        phoff, count = self._program_headers
         return [
             Segment(vaddr, self._at(offset, filesz), memsz, bool(f & _PF_W), bool(f & _PF_X))
             for kind, f, offset, vaddr, _, filesz, memsz, _ in _PHDR.iter_unpack(
@@ -156,8 +156,7 @@ class Vmlinux:
                 if not index or info & 15 in (_STT_SECTION, _STT_FILE):
                     continue
                 letter = letters[index] if index < len(letters) else "a" if index == _SHN_ABS else ""
-                end = names.find(b"\0", name_at)
-                name = names[name_at : end if end >= 0 else None].decode("utf-8", "surrogateescape")
+                name = _string(names, name_at).decode("utf-8", "surrogateescape")
                 if letter and name:
                     yield Symbol(name, value, length, letter.upper() if info >> 4 else letter)
 
@@ -199,6 +198,12 @@ class Vmlinux:
                 return data[at : at + size].hex()
             at += size + 3 & -4
         return ""
+
+
+def _string(table: bytes, at: int) -> bytes:
+    """What a string table has at an offset; nothing behind its end."""
+    end = table.find(b"\0", at)
+    return table[at : end if end >= 0 else None]
 
 
 def _letter(kind: int, flags: int) -> str:

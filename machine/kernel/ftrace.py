@@ -248,19 +248,21 @@ class Ftrace:
         if ops not in self._ops:
             self._store_hash(ops, ips, notrace=notrace)
             return
-        before = set(self._covered(ops))
+        before = self._covered(ops)
         if not notrace:
             self._check_ipmodify(ops, ips - before)
         self._store_hash(ops, ips, notrace=notrace)
-        after = set(self._covered(ops))
+        after = self._covered(ops)
         self._cover(ops, after - before)
         self._uncover(ops, before - after)
         await self._update(before ^ after)
 
-    def _covered(self, ops: int) -> Iterable[int]:
+    def _covered(self, ops: int) -> set[int]:
+        """The sites that ``ops`` is for; without a filter, all that have a name."""
         ips, not_these = self.hash(ops), self.hash(ops, notrace=True)
         if not ips:
-            ips = {ip for ip in self._sites if self._is_named(ip)}
+            name = self.function
+            ips = {s.ip for s in self._sites.values() if not name(s)[0].startswith(_INVALID)}
         return ips - not_these
 
     def _check_ipmodify(self, ops: int, ips: Iterable[int]) -> None:
@@ -286,14 +288,15 @@ class Ftrace:
             raise OSError(errno.EBUSY, "ftrace is disabled")
         if view.flags & IPMODIFY and not self.hash(ops):
             raise OSError(errno.EINVAL, "IPMODIFY needs a filter")
-        self._check_ipmodify(ops, self._covered(ops))
+        covered = self._covered(ops)
+        self._check_ipmodify(ops, covered)
         view.trampoline = self._make_trampoline(view)
         view.next = self._space.read_u64(self._list_head)
         self._space.write_u64(self._list_head, ops)
         self._ops.insert(0, ops)
         view.flags |= ENABLED | ALLOC_TRAMP
-        self._cover(ops, self._covered(ops))
-        await self._update(self._covered(ops))
+        self._cover(ops, covered)
+        await self._update(covered)
 
     async def unregister(self, ops: int) -> None:
         """``unregister_ftrace_function``: when it returns, no task is on its way into ``ops`` any more.
@@ -306,8 +309,9 @@ class Ftrace:
         self._space.write_u64(before, int(view.next))
         del self._ops[i]
         view.flags &= ~ENABLED
-        self._uncover(ops, self._covered(ops))
-        await self._update(self._covered(ops))
+        covered = self._covered(ops)
+        self._uncover(ops, covered)
+        await self._update(covered)
         await self._free_trampoline(view)
 
     async def set_enabled(self, value: int) -> None:
@@ -424,18 +428,18 @@ class Ftrace:
 
     def name(self, site: Site) -> str:
         """``%ps`` of a site, with its module: a line of ``available_filter_functions``."""
-        found = self._computer.symbols.lookup_address(site.ip)
-        if found is None:
-            return f"{site.ip:#x}"
-        symbol, offset, module = found
-        name = symbol.name if self._is_named(site.ip) else f"{_INVALID}_{offset}"
+        name, module = self.function(site)
         return f"{name} [{module}]" if module else name
 
-    def _is_named(self, ip: int) -> bool:
-        """``test_for_valid_rec``: a weak function that another has replaced is still there, behind some
-        symbol, and is not traced with the others."""
-        found = self._computer.symbols.lookup_address(ip)
-        return found is None or found.offset <= _MCOUNT_MAX_OFFSET
+    def function(self, site: Site) -> tuple[str, str | None]:
+        """The function that a site is of, and its module. A weak function that another has replaced is still
+        there, behind some symbol, and has no name of its own (``test_for_valid_rec``)."""
+        found = self._computer.symbols.lookup_address(site.ip)
+        if found is None:
+            return f"{site.ip:#x}", None
+        symbol, offset, module = found
+        name = symbol.name if offset <= _MCOUNT_MAX_OFFSET else f"{_INVALID}_{offset}"
+        return name, module
 
     # -- for modules ------------------------------------------------------------------------------
 

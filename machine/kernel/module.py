@@ -390,8 +390,7 @@ class Modules:
 
     async def _free_module(self, module: LoadedModule) -> None:
         """``free_module``."""
-        self._sysfs.remove(module)
-        await self._sysfs.drain(module, self._sched.current)
+        await self._sysfs.remove(module, self._sched.current)
         try:
             await self._params.destroy(module.params(self._space))
         except (PageFault, limits.Endless) as error:
@@ -401,7 +400,6 @@ class Modules:
 
     def _forget(self, module: LoadedModule) -> None:
         """As if it had never been there."""
-        self._sysfs.remove(module)
         if self._modules.get(module.name) is module:
             del self._modules[module.name]
         if module.placed:

@@ -41,7 +41,7 @@ from machine.kernel.module_percpu import ModulePerCpu
 from machine.kernel.modversions import ModVersions
 from machine.kernel.printk import Printk
 from machine.kernel.taint import Taint, Tainted
-from machine.kernel.wait import Once
+from machine.kernel.wait import Once, Users
 from machine.structs import Space, Struct
 from machine.symbols import Region
 
@@ -92,6 +92,8 @@ class LoadedModule:
     orc_tables: tuple[range, range] = (range(0), range(0))
     finished: Once = field(default_factory=Once)
     """It is live, or will never be."""
+    param_users: Users = field(default_factory=Users)
+    """The tasks that are in the functions of its parameters, by way of sysfs."""
 
     @property
     def name(self) -> str:

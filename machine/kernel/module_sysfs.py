@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from machine.elf import SHF_ALLOC, SHT_NOTE, Section
 from machine.kernel import printk as log
@@ -18,7 +16,7 @@ from machine.kernel.params import Params
 from machine.kernel.printk import Printk
 from machine.kernel.sched import Task
 from machine.kernel.taint import module_taint_letters
-from machine.kernel.wait import Once
+from machine.kernel.wait import Users
 from machine.structs import Space, Struct
 
 _STATES = ("live", "coming", "going")
@@ -43,15 +41,13 @@ class ModuleSysfs:
         self._params = params
         self._root = kobjects.at(("module",))
         self._kobjects: dict[str, Kobject] = {}
-        self._active: Counter[LoadedModule] = Counter()
-        self._draining: dict[LoadedModule, Once] = {}
 
     def add(self, module: LoadedModule) -> None:
         """``mod_sysfs_setup``."""
         kobject = Kobject(module.name, self._attributes(module))
         params = [param for param in module.params(self._space) if param.perm]
         if params:
-            files = [self._parameter(module, param) for param in params]
+            files = [self._parameter(param, module.param_users) for param in params]
             parameters = Kobject("parameters", files)
             self._add(kobject, parameters, module.name)
         kobject.add(Kobject("holders"))
@@ -72,8 +68,9 @@ class ModuleSysfs:
             self._printk(log.ERR, f"{module}: sysfs: {error.strerror}")
             raise
 
-    def remove(self, module: LoadedModule) -> None:
-        """``mod_sysfs_teardown``."""
+    async def remove(self, module: LoadedModule, task: Task) -> None:
+        """``mod_sysfs_teardown``; ``task`` waits until nobody is in the functions of its parameters any more
+        (``kernfs_drain``)."""
         kobject = self._kobjects.pop(module.name, None)
         if kobject is None:
             return
@@ -81,26 +78,7 @@ class ModuleSysfs:
             if owner.name in self._kobjects:
                 self._kobjects[owner.name].children["holders"].unlink(module.name)
         kobject.delete()
-
-    @contextmanager
-    def _in_use(self, module: LoadedModule) -> Iterator[None]:
-        """``kernfs_get_active``: somebody is in the functions of a parameter."""
-        self._active[module] += 1
-        try:
-            yield
-        finally:
-            self._active[module] -= 1
-            if not self._active[module]:
-                del self._active[module]
-                if module in self._draining:
-                    self._draining.pop(module).happen()
-
-    async def drain(self, module: LoadedModule, task: Task) -> None:
-        """``kernfs_drain``: wait on ``task`` until nobody is in the functions of its parameters, to which
-        nobody comes any more. A checkpoint if somebody is."""
-        if module in self._active:
-            self._draining[module] = Once()
-            await self._draining[module].wait(task)
+        await module.param_users.drain(task)
 
     def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
         struct = module.struct
@@ -149,16 +127,16 @@ class ModuleSysfs:
     def _section(self, name: str, address: int) -> KobjAttribute:
         return _constant(name, f"{address:#018x}\n", 0o400, _SECTION_SIZE)
 
-    def _parameter(self, module: LoadedModule, param: Struct) -> KobjAttribute:
+    def _parameter(self, param: Struct, users: Users) -> KobjAttribute:
         params = self._params
 
         async def show() -> str:
-            with self._in_use(module):
+            with users.inside():
                 return await params.get(param)
 
         async def store(data: bytes) -> None:
             value = data.split(b"\0")[0].decode("utf-8", "surrogateescape")
-            with self._in_use(module):
+            with users.inside():
                 await params.set(param, value)
 
         mode = param.perm

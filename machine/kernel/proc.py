@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import trio
-
 from machine.computer import Computer
 from machine.kernel.sched import Scheduler
 from machine.kernel.service import U32, U64, Ptr, service
 from machine.kernel.slab import Slab
 from machine.kernel.usermem import UserMemory
+from machine.kernel.wait import Users
 from machine.limits import check_room
 from machine.memory import PAGE_SIZE, PageFault
 from machine.structs import Struct
@@ -48,24 +47,8 @@ class ProcEntry:
     target: str = ""
     """Where a symbolic link points."""
     children: dict[str, ProcEntry] = field(default_factory=dict)
-    users: int = 0
-    """How many tasks are in its functions (``in_use``)."""
-    unused: trio.Event | None = None
-    """It is gone; set when its last user is."""
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """``use_pde``, ``unuse_pde``: whoever takes it away waits until the body is done. Raises
-        OSError(ENODEV) when it is gone."""
-        if self.unused is not None:
-            raise OSError(errno.ENODEV, "it is gone")
-        self.users += 1
-        try:
-            yield
-        finally:
-            self.users -= 1
-            if self.unused is not None and not self.users:
-                self.unused.set()
+    users: Users = field(default_factory=Users)
+    """The tasks that are in its functions (``use_pde``)."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -226,9 +209,7 @@ class Proc:
         del self._entries[entry.address]
         for listener in self.on_change:
             listener(entry, False)
-        entry.unused = trio.Event()
-        if entry.users:
-            await entry.unused.wait()
+        await entry.users.drain(self._sched.current)
         self._slab.free(entry.address)
 
     @service("pde_data")
@@ -262,7 +243,7 @@ class Proc:
         Raises OSError with what the guest's functions returned.
         """
         call, symbol = self._sched.current.call, self._computer.symbol
-        with entry.used(), self._scratch(PAGE_SIZE) as at, self._scratch(PAGE_SIZE) as buffer:
+        with entry.users.inside(), self._scratch(PAGE_SIZE) as at, self._scratch(PAGE_SIZE) as buffer:
             file, inode = self._open_file(entry, at)
             if entry.show:
                 check(await call(symbol("single_open"), file.address_, entry.show, entry.data))
@@ -327,7 +308,7 @@ class Proc:
         if ops is None or not ops.proc_write:
             raise OSError(errno.EIO, "no way to write it")
         with (
-            entry.used(),
+            entry.users.inside(),
             self._scratch(PAGE_SIZE) as at,
             self._user.buffer(len(data)) as buffer,
         ):

@@ -61,8 +61,7 @@ class Tracer:
         self._ops = computer.space.view("struct ftrace_ops", computer.symbol("global_ops"))
         self._ops.func = computer.symbol("function_trace_call")
         self._ring = bytearray()
-        self._first = self._next = 0  # numbers of entries; where in the ring, is the remainder
-        self._cleared = 0
+        self._next = self._cleared = 0  # numbers of entries; where in the ring, is the remainder
         self._comms: dict[int, str] = {}
         self._last: Task | None = None
         self.on = True
@@ -87,7 +86,6 @@ class Tracer:
         at = self._next % _ENTRIES * _ENTRY.size
         _ENTRY.pack_into(self._ring, at, self._clock.now(), ip, parent_ip, task.pid, flags, depth)
         self._next += 1
-        self._first = max(self._first, self._next - _ENTRIES)
 
     def _save_comm(self, task: Task) -> None:
         """``trace_find_cmdline`` finds it later, when the task is gone."""
@@ -113,8 +111,9 @@ class Tracer:
 
     def text(self) -> str:
         """``trace``: all entries."""
-        count, written = self._next - self._first, self._next - self._cleared
-        lines = (self._line(number) for number in range(self._first, self._next))
+        written = self._next - self._cleared
+        count = min(written, _ENTRIES)
+        lines = (self._line(number) for number in range(self._next - count, self._next))
         return (
             f"# tracer: {self.current}\n#\n# entries-in-buffer/entries-written: {count}/{written}   #P:1\n#\n"
             f"{_HEADER}{''.join(lines)}"
@@ -122,7 +121,7 @@ class Tracer:
 
     def clear(self) -> None:
         """``tracing_reset_online_cpus``: forget all entries."""
-        self._first = self._cleared = self._next
+        self._cleared = self._next
 
     def stop(self) -> None:
         """``tracing_off``: what led to an oops is kept."""
@@ -170,9 +169,9 @@ class Tracer:
         matching = {
             site.ip
             for site in self._ftrace.sites()
-            if (name := self._ftrace.name(site).partition(" ["))
-            and (module is None or name[2] == f"{module}]")
-            and fnmatchcase(name[0], pattern or "*")
+            if (function := self._ftrace.function(site))
+            and (module is None or function[1] == module)
+            and fnmatchcase(function[0], pattern or "*")
         }
         if not matching:
             raise OSError(errno.EINVAL, f"no function is {word}")

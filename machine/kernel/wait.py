@@ -6,6 +6,10 @@ kernel/time/timer.c (schedule_timeout), include/linux/sched/signal.h.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from machine.kernel.sched import Scheduler, Task, TaskState
 
 ERESTARTSYS = 512
@@ -36,6 +40,34 @@ async def schedule_timeout(sched: Scheduler, timeout: int) -> int:
     if not await task.wait(clock.seconds_until(expires)):
         return 0
     return max(0, expires - clock.ticks())
+
+
+class Users:
+    """Who is inside of something that may be taken away."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._left: Once | None = None  # it is being taken away; happens when the last one is outside
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Whoever takes it away waits until the body is done. Raises OSError(ENODEV) when it is gone."""
+        if self._left is not None:
+            raise OSError(errno.ENODEV, "it is gone")
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if self._left is not None and not self._count:
+                self._left.happen()
+
+    async def drain(self, task: Task) -> None:
+        """Let nobody in any more, and wait on ``task`` until nobody is inside. A checkpoint if somebody
+        is."""
+        self._left = Once()
+        if self._count:
+            await self._left.wait(task)
 
 
 class Once:
