@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from klpfs import control, daemon, mounts
-from modules import abi as abis
+from klpfs import control
+from klpfs.modules import abi as abis
+from klpfs.mounting import daemon, mounts
 
 if TYPE_CHECKING:
-    from machine.image import Image
+    from klpfs.machine.image import Image
 
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -151,8 +152,8 @@ def mount(
     log_file: Path | None,
 ) -> None:
     """Mount a machine on MOUNTPOINT; returns once it answers."""
-    from klpfs.kernel_tree import kernel_tree
-    from machine.image import ImageError
+    from klpfs.machine.image import ImageError
+    from klpfs.mounting.kernel_tree import kernel_tree
 
     if seed is not None and not virtual_time:
         raise click.UsageError("real time cannot be repeated: --seed goes with --virtual-time")
@@ -174,8 +175,8 @@ def mount(
 
 
 def _image(kernel: str, abi: str | None) -> Image:
-    """The kernel that ``--kernel`` and ``--abi`` name. Raises `machine.image.ImageError`."""
-    from machine.image import distribution, embedded
+    """The kernel that ``--kernel`` and ``--abi`` name. Raises `klpfs.machine.image.ImageError`."""
+    from klpfs.machine.image import distribution, embedded
 
     if kernel != "embedded":
         if abi:
@@ -305,7 +306,7 @@ def build(
     sources: tuple[Path, ...], output: Path | None, debug: bool, quiet: bool, abi: str
 ) -> None:
     """Build modules from C SOURCES, against the headers of the embedded kernel."""
-    from modules import kbuild
+    from klpfs.modules import kbuild
 
     say = (lambda _line: None) if quiet else (lambda line: click.echo(f"  {line}"))
     for source in sources:
@@ -327,7 +328,9 @@ def build(
     help="The kernel that it is for.",
 )  # fmt: skip
 @_takes_abi
-@click.option("--module", "modules", multiple=True, type=_FILE, help="Loaded first: it is for that.")
+@click.option(
+    "--module", "modules", multiple=True, type=_FILE, help="Loaded first: it is for that."
+)
 @click.option(
     "--call", "calls", multiple=True, metavar="FUNCTION(ARGUMENT, ...)",
     help="Run it before and after. Arguments: numbers, strings in double quotes, seq for a seq_file.",
@@ -350,9 +353,9 @@ def check(
 
     It is tried on a machine of its own. Exit status: 0 if it will, 1 if not, 2 if that could not be told.
     """
-    from klpfs import check as checking
-    from klpfs.report import Verdict, as_table
-    from machine.image import ImageError
+    from klpfs.checking import check as checking
+    from klpfs.checking.report import Verdict, as_table
+    from klpfs.machine.image import ImageError
 
     with _failing(ImageError, ValueError):
         report = checking.check(
@@ -393,9 +396,9 @@ def run(
 
     Where no machine is mounted, it gets one of its own, which ends with it.
     """
-    from klpfs import run as running
-    from klpfs.kernel_tree import kernel_tree
-    from machine.image import ImageError
+    from klpfs.machine.image import ImageError
+    from klpfs.mounting.kernel_tree import kernel_tree
+    from klpfs.running import run as running
 
     def mount_own(mountpoint: Path) -> None:
         # Root may become others in there, and they need /proc too.

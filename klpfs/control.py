@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from klpfs.mounts import find_mounts
+from klpfs.mounting.mounts import find_mounts
 
 _RECORD = re.compile(rb"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
@@ -119,7 +119,7 @@ def dmesg(machine: Path) -> str:
 
 def follow(machine: Path) -> Iterator[str]:
     """The log from the last clear on, and then each record as it comes, without end."""
-    from klpfs.devfs import SEEK_TO_DATA  # here: it brings the whole machine
+    from klpfs.fs.devfs import SEEK_TO_DATA  # here: it brings the whole machine
 
     descriptor = os.open(machine / "dev/kmsg", os.O_RDONLY)
     try:

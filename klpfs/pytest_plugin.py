@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from klpfs import control
-from modules import abi as abis
+from klpfs.modules import abi as abis
 
 _MOUNT_SECONDS = 60
 _WAIT_SECONDS = 30

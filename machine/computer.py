@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from machine.btf import Types
-from machine.cpu import Cpu
-from machine.extents import Extents
-from machine.image import Image, Segment
-from machine.memory import (
+from klpfs.machine.btf import Types
+from klpfs.machine.cpu import Cpu
+from klpfs.machine.extents import Extents
+from klpfs.machine.image import Image, Segment
+from klpfs.machine.memory import (
     MODULES_END,
     MODULES_VADDR,
     PAGE_OFFSET,
@@ -20,8 +20,8 @@ from machine.memory import (
     Memory,
     page_align,
 )
-from machine.structs import Space, Struct
-from machine.symbols import SymbolTable
+from klpfs.machine.structs import Space, Struct
+from klpfs.machine.symbols import SymbolTable
 
 LOAD_PHYSICAL = 0x1000000
 """Physical address of the kernel text, as CONFIG_PHYSICAL_START."""
@@ -36,7 +36,7 @@ def _unloaded(segment: Segment) -> Segment:
 class Computer:
     """Memory, processor, types and symbols of one kernel image.
 
-    ``memory_size`` in bytes. ``slice_instructions``: see `machine.cpu.Cpu`.
+    ``memory_size`` in bytes. ``slice_instructions``: see `klpfs.machine.cpu.Cpu`.
     """
 
     def __init__(self, image: Image, *, memory_size: int, slice_instructions: int = 0) -> None:

@@ -22,8 +22,8 @@ import unicorn
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
-from machine.memory import Memory, PageFault
-from machine.ticker import Ticker
+from klpfs.machine.memory import Memory, PageFault
+from klpfs.machine.ticker import Ticker
 
 TRAP = bytes.fromhex("e610eb00c3")
 """A trap into Python; as long as the call to ``__fentry__`` that begins a traceable function."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, NoReturn
 
-from machine import limits
-from machine.memory import MODULES_END, MODULES_VADDR, page_align
+from klpfs.machine import limits
+from klpfs.machine.memory import MODULES_END, MODULES_VADDR, page_align
 
 _EHDR = struct.Struct("<4s12xHHIQQQIHHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")

@@ -12,7 +12,7 @@ import mmap
 import struct
 from collections.abc import Callable
 
-from machine.extents import Extents
+from klpfs.machine.extents import Extents
 
 PAGE_SIZE = 4096
 LARGE_PAGE = 2 << 20

@@ -16,9 +16,9 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from machine import limits
-from machine.btf import BtfError, Kind, Member, Type, Types
-from machine.memory import PAGE_SIZE, PageFault
+from klpfs.machine import limits
+from klpfs.machine.btf import BtfError, Kind, Member, Type, Types
+from klpfs.machine.memory import PAGE_SIZE, PageFault
 
 _U64 = (1 << 64) - 1
 
@@ -35,7 +35,7 @@ _MANGLED = re.compile(r"_[A-Za-z]\w*?(?=__)")
 
 
 class MemoryLike(Protocol):
-    """What views need of a memory: `machine.memory.Memory` has it."""
+    """What views need of a memory: `klpfs.machine.memory.Memory` has it."""
 
     def read(self, addr: int, size: int, /) -> bytes:
         """``size`` bytes at ``addr``."""
@@ -233,7 +233,7 @@ def _address(value: Any) -> int:
 class Space:
     """Typed access to a memory. Addresses may be given as numbers, `Pointer` or views.
 
-    Whatever the memory raises for an address that is not there (`machine.memory.PageFault`) comes
+    Whatever the memory raises for an address that is not there (`klpfs.machine.memory.PageFault`) comes
     through.
     """
 

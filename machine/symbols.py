@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from machine.image import Symbol
+    from klpfs.machine.image import Symbol
 
 _U64 = (1 << 64) - 1
 _MODULE_NAME_LEN = 56

@@ -21,8 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from modules import abi as abis
-from modules import modpost
+from klpfs.modules import abi as abis
+from klpfs.modules import modpost
 
 _HERE = Path(__file__).resolve().parent
 INCLUDE = _HERE / "include"
@@ -133,7 +133,7 @@ def build(
 
     They are put into ``output``, or else each next to its source. ``defines`` are macros (None: with
     no value), ``debug`` adds debug information, ``abi`` is the API of live patching, a name of
-    `modules.abi`. ``on_step`` is told what is about to be done, as Kbuild prints it, and ``on_message``
+    `klpfs.modules.abi`. ``on_step`` is told what is about to be done, as Kbuild prints it, and ``on_message``
     the compiler's warnings (else they go to stderr).
 
     Modules built together know each other's exports: that is what ``depends=`` comes from.

@@ -159,7 +159,9 @@ def _make(kernel: Kernel, directory: Path, *settings: str) -> None:
 
 def _output(*command: str, cwd: Path | None = None) -> str:
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
         raise DebianError(f"there is no {command[0]}: this takes a Debian system") from None
     if done.returncode != 0:

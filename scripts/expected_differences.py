@@ -82,7 +82,10 @@ EMBEDDED = (
         "The embedded kernel checks no signatures, so a module is not tainted as unsigned (E).",
         QEMU,
         (
-            (r"^(<5>|5,N,N,-;)\S+: module verification failed: signature and/or required key .*\n", ""),
+            (
+                r"^(<5>|5,N,N,-;)\S+: module verification failed: signature and/or required key .*\n",
+                "",
+            ),
             (r"^(--- tainted |kernel\.tainted = )(\d+)$", _as_if_signed),
             (r"(\(O|^O|^    O)E(?=K?[+-]?\)?$)", r"\1"),
             (r"(Tainted: .{13})E", r"\1 "),
@@ -113,8 +116,14 @@ EMBEDDED = (
                 "",
             ),
             (r"^-r--r--r-- 1 0:0 60 \S+/notes/\.note\.Linux\n", ""),
-            (r"^ADDRESS [a-z?] (__UNIQUE_ID_\w+|____versions|__x86_return_thunk|_note_\d+)\t.*\n", ""),
-            (r"^(<3>Invalid ELF section name index: )40 \|\| e_shstrndx \(40\)", r"\1N || e_shstrndx (N)"),
+            (
+                r"^ADDRESS [a-z?] (__UNIQUE_ID_\w+|____versions|__x86_return_thunk|_note_\d+)\t.*\n",
+                "",
+            ),
+            (
+                r"^(<3>Invalid ELF section name index: )40 \|\| e_shstrndx \(40\)",
+                r"\1N || e_shstrndx (N)",
+            ),
             (r"^(<3>Invalid ELF section name index: .* e_shnum )\(4\d\)$", r"\1(M)"),
         ),
     ),
@@ -124,7 +133,10 @@ EMBEDDED = (
         KLPFS,
         (
             (r"^ADDRESS \? __UNIQUE_ID_\w+\t.*\n", ""),
-            (r"^(<3>Invalid ELF section name index: )17 \|\| e_shstrndx \(17\)", r"\1N || e_shstrndx (N)"),
+            (
+                r"^(<3>Invalid ELF section name index: )17 \|\| e_shstrndx \(17\)",
+                r"\1N || e_shstrndx (N)",
+            ),
             (r"^(<3>Invalid ELF section name index: .* e_shnum )\(1\d\)$", r"\1(M)"),
         ),
     ),

@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 import fuzzing  # noqa: E402
 
-from modules import kbuild  # noqa: E402
+from klpfs.modules import kbuild  # noqa: E402
 
 HANG_SECONDS = 60
 CAP = 1 << 30
@@ -163,9 +163,13 @@ def try_file(name: str, file: Path, corpus: Sequence[bytes]) -> None:
 @click.argument("targets", nargs=-1, type=click.Choice(list(fuzzing.TARGETS)))
 @click.option("--seconds", default=60.0, show_default=True, help="For each target.")
 @click.option("--seed", default=0, show_default=True, help="Another one tries other inputs.")
-@click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="Modules to begin with.")
+@click.option(
+    "--corpus", type=click.Path(exists=True, path_type=Path), help="Modules to begin with."
+)
 @click.option("--keep", type=click.Path(path_type=Path), help="Where inputs with a fault go.")
-@click.option("--input", "file", type=click.Path(exists=True, path_type=Path), help="Try this one alone.")
+@click.option(
+    "--input", "file", type=click.Path(exists=True, path_type=Path), help="Try this one alone."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def main(
     targets: Sequence[str], seconds: float, seed: int, corpus: Path | None, keep: Path | None,

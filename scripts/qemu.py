@@ -29,7 +29,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-PACKAGES = ("qemu-system-x86", "cpio", "kmod", "procps", "util-linux", "gawk", "diffutils", "findutils")
+PACKAGES = (
+    "qemu-system-x86",
+    "cpio",
+    "kmod",
+    "procps",
+    "util-linux",
+    "gawk",
+    "diffutils",
+    "findutils",
+)
 """What the host needs."""
 
 TOOLS = """
@@ -243,7 +252,9 @@ def make_initramfs(archive: Path, files: Mapping[str, Path | bytes], tools: Iter
                 target.chmod(0o755)
             else:
                 target.symlink_to(source.resolve())
-        names = subprocess.run(["find", "-L", ".", "-print0"], cwd=work, capture_output=True, check=True)
+        names = subprocess.run(
+            ["find", "-L", ".", "-print0"], cwd=work, capture_output=True, check=True
+        )
         with archive.open("wb") as output:
             command = ["cpio", "--null", "--create", "--dereference", "--format=newc", "--quiet"]
             subprocess.run(command, cwd=work, input=names.stdout, stdout=output, check=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from modules import kbuild
+from klpfs.modules import kbuild
 
 SOURCES = Path(__file__).parent / "modules"
 

@@ -45,7 +45,9 @@ class Operation(NamedTuple):
 OPERATIONS: dict[str, Operation] = {}
 
 
-def operation(*kinds: str, name: str = "") -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
+def operation(
+    *kinds: str, name: str = ""
+) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
     def register(function: Callable[[str], Any]) -> Callable[[str], Any]:
         title = name or function.__name__.replace("_", " ")
         assert title not in OPERATIONS, title
@@ -192,13 +194,21 @@ def read_at(offset: int, size: int, path: str) -> Any:
 
 
 for offset in (0, 1, 2, 3, 100, 4095, 4096, 4097, 5000, 1 << 20, 1 << 40, (1 << 63) - 2, -1):
-    operation(*READABLE, DIRECTORY, name=f"pread at {offset}")(functools.partial(read_at, offset, 100))
+    operation(*READABLE, DIRECTORY, name=f"pread at {offset}")(
+        functools.partial(read_at, offset, 100)
+    )
 
 
 @operation(*READABLE)
 def pread_between_reads(path: str) -> Any:
     with opened(path, os.O_RDONLY) as it:
-        return [os.read(it, 1), os.pread(it, 1, 0), os.read(it, 1), os.pread(it, 9, 1), os.read(it, 1)]
+        return [
+            os.read(it, 1),
+            os.pread(it, 1, 0),
+            os.read(it, 1),
+            os.pread(it, 9, 1),
+            os.read(it, 1),
+        ]
 
 
 @operation(*READABLE)
@@ -312,7 +322,9 @@ def write_at(offset: int, path: str) -> Any:
 
 
 for offset in (0, 1, 4095, 4096, 5000, 1 << 40, -1):
-    operation(READ_WRITE, WRITE_ONLY, name=f"pwrite at {offset}")(functools.partial(write_at, offset))
+    operation(READ_WRITE, WRITE_ONLY, name=f"pwrite at {offset}")(
+        functools.partial(write_at, offset)
+    )
 
 
 @operation(READ_WRITE, WRITE_ONLY)
@@ -384,7 +396,9 @@ for title, whence in (("SET", 0), ("CUR", 1), ("END", 2), ("DATA", 3), ("HOLE", 
     for offset in (0, 1, -1, -4, -4096, -4097, 4096, 5000, 1 << 40, (1 << 63) - 1):
         if title in ("SET", "CUR", "END") or offset in (0, -1, 5000):
             kinds = FILES if title != "SET" or offset > 1 << 40 else (*FILES, DIRECTORY)
-            operation(*kinds, name=f"lseek {title} {offset}")(functools.partial(seek, whence, offset))
+            operation(*kinds, name=f"lseek {title} {offset}")(
+                functools.partial(seek, whence, offset)
+            )
 
 
 def truncate_to(length: int, path: str) -> Any:
@@ -396,7 +410,9 @@ def truncate_to(length: int, path: str) -> Any:
 
 
 for length in (0, 1, 4096, 10_000, 1 << 40, -1):
-    operation(*FILES, DIRECTORY, name=f"truncate to {length}")(functools.partial(truncate_to, length))
+    operation(*FILES, DIRECTORY, name=f"truncate to {length}")(
+        functools.partial(truncate_to, length)
+    )
 
 PROTECTIONS = {"read": mmap.PROT_READ, "write": mmap.PROT_WRITE, "none": 0,
                "read and write": mmap.PROT_READ | mmap.PROT_WRITE}  # fmt: skip
@@ -621,7 +637,14 @@ def access_of_it(path: str) -> Any:
 @operation(*KINDS, name="lstat")
 def lstat(path: str) -> Any:
     found = os.lstat(path)
-    return (seen(path), found.st_nlink, found.st_size, found.st_blocks, found.st_blksize, found.st_rdev)
+    return (
+        seen(path),
+        found.st_nlink,
+        found.st_size,
+        found.st_blocks,
+        found.st_blksize,
+        found.st_rdev,
+    )
 
 
 @operation(*KINDS)
@@ -645,7 +668,14 @@ def file_system_type(path: str) -> Any:
     return hex(struct.unpack_from("l", buffer)[0])
 
 
-for attribute in ("user.a", "trusted.a", "security.a", "system.posix_acl_access", "nonsense.a", "user."):
+for attribute in (
+    "user.a",
+    "trusted.a",
+    "security.a",
+    "system.posix_acl_access",
+    "nonsense.a",
+    "user.",
+):
 
     def extended(name: str, path: str) -> Any:
         follow = functools.partial
@@ -803,7 +833,9 @@ def getdents(path: str) -> Any:
             "as os.listdir": set(names[2:]) == set(os.listdir(path)),
             "types": all(e.kind == d.st_mode >> 12 for e, d in zip(found, details, strict=True)),
             "numbers": all(e.ino == d.st_ino for e, d in zip(found, details, strict=True)),
-            "offsets": all(one.offset < two.offset for one, two in zip(found, found[1:], strict=False)),
+            "offsets": all(
+                one.offset < two.offset for one, two in zip(found, found[1:], strict=False)
+            ),
             "at the end": tried(entries, it),
         }
 

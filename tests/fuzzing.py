@@ -23,8 +23,8 @@ from typing import Any
 import trio
 import vmlinux_maker
 
-from machine.btf import BtfError, Types
-from machine.elf import (
+from klpfs.machine.btf import BtfError, Types
+from klpfs.machine.elf import (
     SHF_RELA_LIVEPATCH,
     ElfError,
     Modinfo,
@@ -32,14 +32,14 @@ from machine.elf import (
     apply_relocations,
     layout,
 )
-from machine.image import ImageError, distribution, embedded, kallsyms
-from machine.image.payload import open_vmlinux
-from machine.image.vmlinux import Vmlinux
-from machine.kernel.clock import VirtualClock
-from machine.kernel.kernel import Kernel
-from machine.kernel.sched import TaskExit
-from machine.limits import Endless
-from machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START, PageFault
+from klpfs.machine.image import ImageError, distribution, embedded, kallsyms
+from klpfs.machine.image.payload import open_vmlinux
+from klpfs.machine.image.vmlinux import Vmlinux
+from klpfs.machine.kernel.clock import VirtualClock
+from klpfs.machine.kernel.kernel import Kernel
+from klpfs.machine.kernel.sched.core import TaskExit
+from klpfs.machine.limits import Endless
+from klpfs.machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START, PageFault
 
 MEMORY = 32 << 20
 LOCKUP_SECONDS = 30
@@ -58,7 +58,9 @@ Regions = Sequence[tuple[int, int]]
 class Mutator:
     """Makes bad inputs out of good ones, the same for the same seed."""
 
-    def __init__(self, corpus: Sequence[bytes], regions: Callable[[bytes], Regions], seed: int) -> None:
+    def __init__(
+        self, corpus: Sequence[bytes], regions: Callable[[bytes], Regions], seed: int
+    ) -> None:
         self._corpus = [(data, list(regions(data)) or [(0, len(data))]) for data in corpus]
         self._random = random.Random(seed)
 
@@ -284,7 +286,9 @@ class DistributionTarget(Target):
     inputs = 60
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
-        return [vmlinux_maker.Kernel(layout=layout).vmlinux() for layout in vmlinux_maker.LAYOUTS[:6]]
+        return [
+            vmlinux_maker.Kernel(layout=layout).vmlinux() for layout in vmlinux_maker.LAYOUTS[:6]
+        ]
 
     def regions(self, data: bytes) -> Regions:
         return elf_regions(data)
@@ -550,7 +554,9 @@ class Services(InKernel):
     name = "services"
     inputs = 15
     _harmless = b"get_taint"
-    _never = frozenset({"kthread_exit", "do_exit", "kthread_complete_and_exit", "panic", "schedule", "yield"})
+    _never = frozenset(
+        {"kthread_exit", "do_exit", "kthread_complete_and_exit", "panic", "schedule", "yield"}
+    )
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
         return [self._harmless, *(bytes([i] * 16) for i in range(8))]
@@ -558,7 +564,9 @@ class Services(InKernel):
     async def try_one(self, data: bytes) -> bool:
         pick = random.Random(data)
         kernel = self.kernel
-        names = ["get_taint"] if data == self._harmless else sorted(kernel.services.bound - self._never)
+        names = (
+            ["get_taint"] if data == self._harmless else sorted(kernel.services.bound - self._never)
+        )
         heap = kernel.slab.alloc(256, "fuzz")
         kernel.computer.memory.write(heap, pick.randbytes(64) + bytes(192))
         pool = [0, 1, 16, 4096, (1 << 64) - 1, heap, heap + 8, VMALLOC_START, PAGE_OFFSET + 0x2000, 1 << 40,
@@ -590,10 +598,38 @@ class Code(InKernel):
     _start, _end = bytes.fromhex("554889e5"), bytes.fromhex("5dc3")
 
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
-        return [self._start + bytes.fromhex(middle) + self._end for middle in
-                ("0f22d8", "0f30", "0f01f8", "cf", "0f07", "0f01d8", "f4", "e664", "cd80", "0faec3",
-                 "0f013424", "0f0014240f20c0", "48cb", "c8ffff00", "f30f1efa", "660f3881", "0f01c1",
-                 "0f09", "0f33", "f0", "6567", "d9e8", "c5f877", "0f05", "9d9c", "4889f8", "0fa2")]
+        return [
+            self._start + bytes.fromhex(middle) + self._end
+            for middle in (
+                "0f22d8",
+                "0f30",
+                "0f01f8",
+                "cf",
+                "0f07",
+                "0f01d8",
+                "f4",
+                "e664",
+                "cd80",
+                "0faec3",
+                "0f013424",
+                "0f0014240f20c0",
+                "48cb",
+                "c8ffff00",
+                "f30f1efa",
+                "660f3881",
+                "0f01c1",
+                "0f09",
+                "0f33",
+                "f0",
+                "6567",
+                "d9e8",
+                "c5f877",
+                "0f05",
+                "9d9c",
+                "4889f8",
+                "0fa2",
+            )
+        ]
 
     async def try_one(self, data: bytes) -> bool:
         kernel = self.kernel
@@ -616,7 +652,15 @@ class Code(InKernel):
 TARGETS: dict[str, type[Target]] = {
     target.name: target
     for target in (
-        Elf, ModinfoTarget, Btf, VmlinuxTarget, DistributionTarget, KallsymsTarget, Module, Init, Services,
+        Elf,
+        ModinfoTarget,
+        Btf,
+        VmlinuxTarget,
+        DistributionTarget,
+        KallsymsTarget,
+        Module,
+        Init,
+        Services,
         Code,
     )  # fmt: skip
 }

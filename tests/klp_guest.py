@@ -13,14 +13,14 @@ from typing import Any
 
 import trio
 
-from machine.image import embedded
-from machine.kernel.clock import VirtualClock
-from machine.kernel.kernel import Kernel
-from machine.kernel.kobject import KobjAttribute, Kobject
-from machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
-from machine.kernel.livepatch.transition import KLP_UNDEFINED, TIF_PATCH_PENDING
-from machine.kernel.sched import Task
-from machine.structs import Struct
+from klpfs.machine.image import embedded
+from klpfs.machine.kernel.clock import VirtualClock
+from klpfs.machine.kernel.kernel import Kernel
+from klpfs.machine.kernel.kobject import KobjAttribute, Kobject
+from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
+from klpfs.machine.kernel.livepatch.transition import KLP_UNDEFINED, TIF_PATCH_PENDING
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.structs import Struct
 
 U64 = (1 << 64) - 1
 
@@ -249,7 +249,8 @@ class Guest:
         assert list(root.children) == list(tree)
         for name, objects in tree.items():
             assert {
-                child.name: sorted(child.children) for child in root.children[name].children.values()
+                child.name: sorted(child.children)
+                for child in root.children[name].children.values()
             } == {name: sorted(functions) for name, functions in objects.items()}
 
     def _check_ops(self) -> None:
@@ -269,9 +270,7 @@ class Guest:
             found = self.kernel.livepatch.redirection.find_ops(old_func)
             assert found is not None and found.address_ == ops.address_
         assert {site.ip: site.ops for site in ftrace.enabled_sites()} == sites
-        assert stacked == Counter(
-            func.address_ for _, _, func in self.functions() if func.patched
-        )
+        assert stacked == Counter(func.address_ for _, _, func in self.functions() if func.patched)
         if not stacked:
             assert not {"klp_ops", "ftrace_hash", "livepatch"} & set(self.owners())
 
@@ -292,9 +291,7 @@ class Guest:
 
 
 @asynccontextmanager
-async def booted(
-    *, clock: VirtualClock | None = None, **options: Any
-) -> AsyncIterator[Guest]:
+async def booted(*, clock: VirtualClock | None = None, **options: Any) -> AsyncIterator[Guest]:
     """A kernel with `Guest`, switched off at the end."""
     kernel = Kernel(embedded.load(), clock or VirtualClock(), **options)
     async with trio.open_nursery() as nursery:

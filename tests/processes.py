@@ -14,7 +14,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from klpfs import mounts
+from klpfs.mounting import mounts
 
 PATIENCE = 20.0
 

@@ -26,9 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from klpfs import control, mounts
+from klpfs import control
+from klpfs.modules import kbuild
+from klpfs.mounting import mounts
 from klpfs.pytest_plugin import Machine
-from modules import kbuild
 
 VICTIM = """// SPDX-License-Identifier: GPL-2.0-or-later
 #include <linux/delay.h>

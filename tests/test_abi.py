@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from klpfs.machine.image import embedded
+from klpfs.machine.kernel.livepatch.abi import ABIS
+from klpfs.modules import abi as abis
+from klpfs.modules import kbuild
 from klpfs.pytest_plugin import Machine
-from machine.image import embedded
-from machine.kernel.livepatch.abi import ABIS
-from modules import abi as abis
-from modules import kbuild
 
 MODULES = Path(__file__).parent / "modules"
 LIVEPATCH = "sys/kernel/livepatch"
@@ -486,7 +486,11 @@ def test_a_consistency_model_that_gives_up_leaves_the_patch_registered(second: P
     machine.write("sys/module/sleeper/parameters/wake", "1")
     machine.advance(1)
     second.enable("a")
-    assert machine.read("machine/consistency").splitlines()[1].startswith("a kpatch patched_set kernel")
+    assert (
+        machine.read("machine/consistency")
+        .splitlines()[1]
+        .startswith("a kpatch patched_set kernel")
+    )
     second.enable("a", False)
     second.call("a", "unregister")
 

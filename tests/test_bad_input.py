@@ -249,7 +249,9 @@ def test_an_init_that_fails(machine: Machine, ko) -> None:
         ),
     ],
 )
-def test_patches_that_cannot_be(machine: Machine, ko, patch: dict[str, str], number: int, line: str) -> None:
+def test_patches_that_cannot_be(
+    machine: Machine, ko, patch: dict[str, str], number: int, line: str
+) -> None:
     with fails(number):
         machine.insmod(ko("wrong", PATCH.format(**patch)))
     assert line in machine.dmesg()

@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from machine.btf import BtfError, Kind, Types
+from klpfs.machine.btf import BtfError, Kind, Types
 
 SOURCE = """
 struct list_head { struct list_head *next, *prev; };

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 from klp_guest import patch_source
 
-from klpfs.check import check
+from klpfs.checking.check import check
+from klpfs.checking.report import Report, Verdict
 from klpfs.cli import main
-from klpfs.report import Report, Verdict
-from machine.image import Image, embedded
+from klpfs.machine.image import Image, embedded
 
 Ko = Callable[..., Path]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from processes import eventually, opened, process
 
-from klpfs import mounts
+from klpfs.mounting import mounts
 from klpfs.pytest_plugin import Machine
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
@@ -149,7 +149,10 @@ def test_lsmod(m: Path, ko: Ko) -> None:
     klpfs("insmod", ko("conform"), mount=m)
     _, out, _ = klpfs("lsmod", mount=m)
     rows = [line.split() for line in out.splitlines()[1:]]
-    assert [(row[0], *row[2:]) for row in rows] == [("conform", "0"), ("conform_base", "1", "conform")]
+    assert [(row[0], *row[2:]) for row in rows] == [
+        ("conform", "0"),
+        ("conform_base", "1", "conform"),
+    ]
     assert all(int(row[1]) % 4096 == 0 for row in rows)
 
 

@@ -37,7 +37,12 @@ sample 16384 1 - Live 0xffffffffa0001000 (OK)
 def test_only_what_means_something_counts(comparison) -> None:
     result = comparison.compare(THEIRS, OURS)
     sample, nothing = result.stories
-    assert (sample.name, sample.lines, nothing.name, nothing.lines) == ("the sample", 3, "nothing", 0)
+    assert (sample.name, sample.lines, nothing.name, nothing.lines) == (
+        "the sample",
+        3,
+        "nothing",
+        0,
+    )
     assert [line for line in sample.differences if line[0] in "+-"] == [
         "--- qemu",
         "+++ klpfs",
@@ -65,5 +70,8 @@ def test_every_expected_difference_has_a_reason_and_compiles(comparison) -> None
     import expected_differences
 
     for expected in expected_differences.ALWAYS + expected_differences.EMBEDDED:
-        assert expected.reason.endswith(".") and expected.side in (comparison.QEMU, comparison.KLPFS)
+        assert expected.reason.endswith(".") and expected.side in (
+            comparison.QEMU,
+            comparison.KLPFS,
+        )
         comparison.normalised("", [expected], expected.side, comparison.Counter())

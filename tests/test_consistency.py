@@ -13,10 +13,10 @@ import pytest
 import trio
 from klp_guest import Call, Guest, booted, patch_source
 
+from klpfs.machine.instructions import NOP5, jump_to
+from klpfs.machine.kernel.livepatch import consistency
+from klpfs.machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH
 from klpfs.pytest_plugin import Machine
-from machine.instructions import NOP5, jump_to
-from machine.kernel.livepatch import consistency
-from machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH
 
 Ko = Callable[..., Path]
 TARGET = "klp_target"
@@ -69,7 +69,9 @@ async def wake(guest: Guest, call: Call) -> None:
     guest.set("wake", 0)
 
 
-async def in_background(guest: Guest, nursery: trio.Nursery, step: Callable[[], object]) -> list[int]:
+async def in_background(
+    guest: Guest, nursery: trio.Nursery, step: Callable[[], object]
+) -> list[int]:
     """Start what may wait for time to pass; the list gets its errno, or 0, when it has ended."""
     results: list[int] = []
 
@@ -145,7 +147,11 @@ async def test_a_model_that_gives_up(guest: Guest, ko: Ko, model: str) -> None:
         await guest.advance(30)
         assert loaded == [errno.EBUSY]
         lines = guest.klp_log()
-        where = "is in the kernel" if "criu" in model or "leave=kernel" in model else "is in function nap"
+        where = (
+            "is in the kernel"
+            if "criu" in model or "leave=kernel" in model
+            else "is in function nap"
+        )
         said = f"'klp_a': caller:{nap.task.pid} {where}"
         assert lines.count(said) == consistency.parse(model).tries
         assert lines[-2:] == ["'klp_a': giving up patching", "'klp_a': unpatching complete"]
@@ -182,7 +188,9 @@ async def test_disabling_gives_up_too(guest: Guest, ko: Ko, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", sorted(WAIT - {"leave=kernel,switch=function"}))
-async def test_a_transition_that_waits_is_reversed_or_forced(guest: Guest, ko: Ko, model: str) -> None:
+async def test_a_transition_that_waits_is_reversed_or_forced(
+    guest: Guest, ko: Ko, model: str
+) -> None:
     nap = await guest.start("nap")
     module = patch(ko, model, one=11, nap=99)
     await guest.insmod(module)
@@ -319,7 +327,9 @@ async def test_refcount_of_a_patch_for_nothing_that_is_loaded(guest: Guest, ko: 
     assert await guest.versions("one", "two") == [11, 22]
 
 
-async def test_kgraft_moves_a_thread_at_its_safe_point_and_not_in_between(guest: Guest, ko: Ko) -> None:
+async def test_kgraft_moves_a_thread_at_its_safe_point_and_not_in_between(
+    guest: Guest, ko: Ko
+) -> None:
     await guest.insmod(ko("sleeper"))
     await guest.advance(0.05)
     task = next(task for task in guest.kernel.sched if task.comm == "sleeper")
@@ -382,7 +392,9 @@ async def test_a_patch_says_what_it_is_willing_to_use(guest: Guest, ko: Ko) -> N
     await parameter(guest, "consistency", "kpatch")
     assert await chosen("") == "kpatch"
     await parameter(guest, "consistency_allowed", "kgraft, leave=kernel,switch=function,3.20")
-    assert await parameter(guest, "consistency_allowed") == "kgraft,leave=kernel,switch=function,3.20"
+    assert (
+        await parameter(guest, "consistency_allowed") == "kgraft,leave=kernel,switch=function,3.20"
+    )
     assert await chosen("ksplice,criu,3.20,kgraft") == "3.20"
     guest.log()
     assert await chosen("stop_the_world,kgraft") == "kgraft"
@@ -410,7 +422,9 @@ async def test_a_patch_says_what_it_is_willing_to_use(guest: Guest, ko: Ko) -> N
         ("consistency_allowed", "hybrid,switch=cpu", "there is no consistency model 'switch=cpu'"),
     ],
 )  # fmt: skip
-async def test_parameters_that_make_no_sense(guest: Guest, name: str, value: str, line: str) -> None:
+async def test_parameters_that_make_no_sense(
+    guest: Guest, name: str, value: str, line: str
+) -> None:
     before = await parameter(guest, name)
     with refused(errno.EINVAL):
         await parameter(guest, name, value)
@@ -503,7 +517,9 @@ async def test_atomic_replace_over_jumps(guest: Guest, ko: Ko) -> None:
     assert guest.kernel.text.read(guest.symbol("one")) == NOP5
 
 
-def test_the_model_of_a_patch_as_a_mount_shows_it(klpfs_mount: Callable[..., Machine], ko: Ko) -> None:
+def test_the_model_of_a_patch_as_a_mount_shows_it(
+    klpfs_mount: Callable[..., Machine], ko: Ko
+) -> None:
     machine = klpfs_mount("--virtual-time", "--seed", "7")
     parameters = "sys/module/livepatch/parameters"
     assert machine.read(f"{parameters}/consistency") == "hybrid\n"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from machine.cpu import TRAP, Cpu, Why
-from machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, PageFault
+from klpfs.machine.cpu import TRAP, Cpu, Why
+from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, PageFault
 
 TEXT = START_KERNEL_MAP
 DATA = TEXT + 0x10000

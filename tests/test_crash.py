@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from processes import daemon_of, eventually, gone, is_blocked, opened, process
 
-from klpfs import control, mounts
+from klpfs import control
+from klpfs.mounting import mounts
 from klpfs.pytest_plugin import Machine
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
@@ -198,7 +199,9 @@ class TestTheDaemonIsKilled:
         with (
             opened(machine.path("sys/kernel/livepatch/slow_patch/enabled")) as file,
             process("cat", str(machine.path("dev/kmsg"))) as cat,
-            process("sh", "-c", "read line; cat proc/cmdline", cwd=place, stdin=subprocess.PIPE) as sh,
+            process(
+                "sh", "-c", "read line; cat proc/cmdline", cwd=place, stdin=subprocess.PIPE
+            ) as sh,
         ):
             assert eventually(lambda: is_blocked(cat))
             os.kill(killed, signal.SIGKILL)

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from klpfs.check import check
-from klpfs.diagnosis import reasons
+from klpfs.checking.check import check
+from klpfs.checking.diagnosis import reasons
+from klpfs.machine.elf import ElfError, Modinfo, ModuleImage, Section
+from klpfs.machine.image import Image, distribution
+from klpfs.machine.kernel.clock import VirtualClock
+from klpfs.machine.kernel.kernel import Kernel
+from klpfs.machine.kernel.module.percpu import ModulePerCpu
 from klpfs.pytest_plugin import Machine
-from machine.elf import ElfError, Modinfo, ModuleImage, Section
-from machine.image import Image, distribution
-from machine.kernel.clock import VirtualClock
-from machine.kernel.kernel import Kernel
-from machine.kernel.module_percpu import ModulePerCpu
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 COMMAND_LINE = "root=/dev/vda1 ro quiet console=ttyS0"

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from machine.kernel.dyndbg import DynamicDebug
+from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 
 
 class Log:

@@ -13,8 +13,8 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from machine import elf
-from machine.elf import (
+from klpfs.machine import elf
+from klpfs.machine.elf import (
     ElfError,
     Layout,
     ModuleImage,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from machine.btf import Types
-from machine.image import Image, embedded
-from machine.memory import PAGE_SIZE
-from modules import kbuild
+from klpfs.machine.btf import Types
+from klpfs.machine.image import Image, embedded
+from klpfs.machine.memory import PAGE_SIZE
+from klpfs.modules import kbuild
 
 TEXT_START = 0xFFFFFFFF81000000
 CALL = 0xE8
@@ -250,7 +250,7 @@ def fake_gcc(directory: Path, script: str) -> dict[str, str]:
 
 def error_of_loading(environment: dict[str, str]) -> str:
     program = (
-        "from machine.image import embedded\n"
+        "from klpfs.machine.image import embedded\n"
         "try: embedded.load()\n"
         "except embedded.CompilerError as error: print(error)\n"
     )

@@ -21,7 +21,7 @@ from plot import svg  # noqa: E402
 from run import Change, measure  # noqa: E402
 from table import KINDS, Row, agrees, is_safe  # noqa: E402
 
-from machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH, pair, parse  # noqa: E402
+from klpfs.machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH, pair, parse  # noqa: E402
 
 
 def once(model: str, kind: str, load: str = "short", seed: int = 1) -> tuple[Row, list[Change]]:
@@ -63,7 +63,9 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 def test_the_definitions() -> None:
     """The table that the letter's discussion comes to: what each of the named models is safe for."""
-    safe = {name: [kind for kind in KINDS if is_safe(model, kind)] for name, model in PRESETS.items()}
+    safe = {
+        name: [kind for kind in KINDS if is_safe(model, kind)] for name, model in PRESETS.items()
+    }
     assert safe == {
         "3.20": [],
         "ksplice": ["nested", "across"],

@@ -21,8 +21,7 @@ from typing import ClassVar
 import pytest
 import trio
 
-from klpfs import daemon, mounts
-from klpfs.nodes import (
+from klpfs.fs.nodes import (
     POLL_READY,
     Attribute,
     Caller,
@@ -36,6 +35,7 @@ from klpfs.nodes import (
     Symlink,
     Upload,
 )
+from klpfs.mounting import daemon, mounts
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machine.btf import BtfError, Types
-from machine.elf import ElfError, ModuleImage
+from klpfs.machine.btf import BtfError, Types
+from klpfs.machine.elf import ElfError, ModuleImage
 
 MODULES = ("livepatch-sample", "klp_target", "klp_callbacks", "caller", "sleeper-patch")
 CAP = 512 << 20

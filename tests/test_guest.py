@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from machine.computer import Computer
-from machine.cpu import TRAP, Stop, Why
-from machine.extents import Extents
-from machine.image import embedded
+from klpfs.machine.computer import Computer
+from klpfs.machine.cpu import TRAP, Stop, Why
+from klpfs.machine.extents import Extents
+from klpfs.machine.image import embedded
 
 STACK_SIZE = 16384
 HEAP_SIZE = 1 << 20

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from klpfs.machine.kernel.vsprintf import LOG_LINE_MAX
 from klpfs.pytest_plugin import Machine
-from machine.kernel.vsprintf import LOG_LINE_MAX
 
 SECONDS = 30
 NAME = b"faulty_000"
@@ -234,7 +234,11 @@ def test_what_page_tables_have_at_the_address_of_a_fault(faulty: Faulty) -> None
     assert faulty.load("read_null") == errno.EFAULT
     has(faulty.machine.dmesg(), NULL, "^#PF: error_code", "^PGD 0 P4D 0 $", "^Oops: 0000 ")
     assert faulty.load("write_text") == errno.EFAULT
-    has(faulty.machine.dmesg(), "permissions violation$", "^PGD [0-9a-f]+ P4D [0-9a-f]+ PUD [0-9a-f]+ PMD ")
+    has(
+        faulty.machine.dmesg(),
+        "permissions violation$",
+        "^PGD [0-9a-f]+ P4D [0-9a-f]+ PUD [0-9a-f]+ PMD ",
+    )
 
 
 def test_an_oops_stops_the_tracer(faulty: Faulty) -> None:
@@ -247,7 +251,14 @@ def test_an_oops_stops_the_tracer(faulty: Faulty) -> None:
 def test_an_oops_while_a_message_is_made(faulty: Faulty) -> None:
     """Code that klpfs has put into the kernel has its name in a call trace."""
     assert faulty.load("printk_wild") == errno.EFAULT
-    trace = ["^Call Trace:$", "^ vsnprintf", "^ vscnprintf", "^ vprintk_emit", "^ _printk", "^ printk_wild"]
+    trace = [
+        "^Call Trace:$",
+        "^ vsnprintf",
+        "^ vscnprintf",
+        "^ vprintk_emit",
+        "^ _printk",
+        "^ printk_wild",
+    ]
     has(faulty.machine.dmesg(), *trace)
 
 
@@ -259,7 +270,10 @@ def test_the_log_has_a_limit(faulty: Faulty) -> None:
     faulty.machine.rmmod(faulty.name)
     assert faulty.load("in") == 0  # ends the line, which has lost its newline
     longest = LOG_LINE_MAX - len("\x016\0")
-    assert [len(line) for line in faulty.machine.dmesg()] == [longest, len("faulty: in gave ffffffff")]
+    assert [len(line) for line in faulty.machine.dmesg()] == [
+        longest,
+        len("faulty: in gave ffffffff"),
+    ]
 
 
 def test_page_tables_that_guest_code_has_spoilt(klpfs_machine: Machine, ko: Ko) -> None:
@@ -293,7 +307,9 @@ def test_an_exit_that_oopses(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize("where", ["kthread", "work", "timer"])
-@pytest.mark.parametrize("fault", ["read_null", "bug", "overflow_stack", "mov_cr3", "service_null", "none"])
+@pytest.mark.parametrize(
+    "fault", ["read_null", "bug", "overflow_stack", "mov_cr3", "service_null", "none"]
+)
 def test_a_fault_on_a_thread_of_the_kernel(faulty: Faulty, where: str, fault: str) -> None:
     """The thread is gone; for timers and work there is another one."""
     assert faulty.load(fault, f"where={where}") == 0
@@ -486,7 +502,11 @@ def test_a_reader_that_gets_a_signal(real_time: Faulty, fault: str, number: int)
     assert process.wait(SECONDS) == -number
     assert process.stderr is not None
     process.stderr.close()
-    deaf = [line for line in real_time.machine.dmesg() if " has a signal and goes on in the kernel: " in line]
+    deaf = [
+        line
+        for line in real_time.machine.dmesg()
+        if " has a signal and goes on in the kernel: " in line
+    ]
     assert len(deaf) == (fault in ("loop", "loop_sleeping"))
     real_time.machine.rmmod(real_time.name)
 
@@ -494,7 +514,15 @@ def test_a_reader_that_gets_a_signal(real_time: Faulty, fault: str, number: int)
 def test_an_insmod_that_gets_a_signal(real_time: Faulty, tmp_path: Path) -> None:
     file = tmp_path / "faulty.ko"
     file.write_bytes(real_time.module())
-    command = [sys.executable, "-m", "klpfs", "insmod", "-m", str(real_time.machine.mountpoint), str(file)]
+    command = [
+        sys.executable,
+        "-m",
+        "klpfs",
+        "insmod",
+        "-m",
+        str(real_time.machine.mountpoint),
+        str(file),
+    ]
     process = subprocess.Popen([*command, "fault=loop_atomic"], stderr=subprocess.PIPE)
     initstate = real_time.machine.path(f"sys/module/{real_time.name}/initstate")
     real_time.machine.wait_until(initstate.exists)

@@ -27,9 +27,9 @@ from vmlinux_maker import (
     elf,
 )
 
-from machine.btf import Types
-from machine.image import Export, Image, ImageError, Segment, Symbol, cache, distribution, orc
-from machine.image.payload import open_vmlinux
+from klpfs.machine.btf import Types
+from klpfs.machine.image import Export, Image, ImageError, Segment, Symbol, cache, distribution, orc
+from klpfs.machine.image.payload import open_vmlinux
 
 INIT = TEXT + 0x90000
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from vmlinux_maker import LAYOUTS, TEXT, Layout, Sym
 from vmlinux_maker import kallsyms as tables
 
-from machine.image import kallsyms
-from machine.image.kallsyms import Table
+from klpfs.machine.image import kallsyms
+from klpfs.machine.image.kallsyms import Table
 
 RODATA = TEXT + 0x1000000
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzABC_.0123456789$", min_size=1, max_size=40)

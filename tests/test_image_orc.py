@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.btf import Types
-from machine.image.orc import Format, Frame, Kind, OrcEntry, OrcTable, Register, unwind
+from klpfs.machine.btf import Types
+from klpfs.machine.image.orc import Format, Frame, Kind, OrcEntry, OrcTable, Register, unwind
 
 BASE = 0xFFFFFFFF82C00000
 TEXT = 0xFFFFFFFF81000000

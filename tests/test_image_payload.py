@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmlinux_maker import COMPRESSIONS, Sec, bzimage, elf, setup
 
-from machine.image import ImageError, payload
-from machine.image.payload import open_vmlinux
-from machine.image.vmlinux import Vmlinux
+from klpfs.machine.image import ImageError, payload
+from klpfs.machine.image.payload import open_vmlinux
+from klpfs.machine.image.vmlinux import Vmlinux
 
 TEXT = b"some text, and more of it; " * 400
 VMLINUX = elf([Sec(".text", 0xFFFFFFFF81000000, TEXT)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine.instructions import CALL_SIZE, call_to, jump_to, target_of
+from klpfs.machine.instructions import CALL_SIZE, call_to, jump_to, target_of
 
 SITE = 0xFFFFFFFF81000000
 

@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Symbol, SymbolTableSection
 
-from modules import kbuild, modpost
+from klpfs.modules import kbuild, modpost
 
 LICENSE = '#include <linux/module.h>\nMODULE_LICENSE("GPL");\n'
 

@@ -14,20 +14,20 @@ import pytest
 import trio
 import trio.testing
 
-from machine.computer import Computer
-from machine.cpu import Stop
-from machine.image import embedded
-from machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
-from machine.kernel.freezer import Freezer
-from machine.kernel.kthread import Kthreads
-from machine.kernel.locking import Locking
-from machine.kernel.printk import Printk
-from machine.kernel.sched import Scheduler, Task, TaskExit, TaskState
-from machine.kernel.service import Services
-from machine.kernel.slab import Slab
-from machine.kernel.stacktrace import StackTrace
-from machine.kernel.timer import Timers
-from machine.kernel.workqueue import Workqueues
+from klpfs.machine.computer import Computer
+from klpfs.machine.cpu import Stop
+from klpfs.machine.image import embedded
+from klpfs.machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.printk.printk import Printk
+from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.service import Services
+from klpfs.machine.kernel.work.kthread import Kthreads
+from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.work.timer import Timers
+from klpfs.machine.kernel.work.workqueue import Workqueues
 
 ERESTARTSYS = 512
 TIME_LIMIT = 20

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from klp_guest import Call, Guest, booted, patch_source
 
-from machine.kernel.sched import TaskExit, TaskState
-from modules import kbuild
+from klpfs.machine.kernel.sched.core import TaskExit, TaskState
+from klpfs.modules import kbuild
 
 Ko = Callable[..., Path]
 TARGET = "klp_target"
@@ -202,7 +202,9 @@ async def test_an_oops_on_the_way_back(target: Guest, ko: Ko, callback: str) -> 
 
 
 @pytest.mark.parametrize(("callback", "version"), [("pre_patch", 1), ("post_patch", 11)])
-async def test_an_oops_on_a_coming_module(guest: Guest, ko: Ko, callback: str, version: int) -> None:
+async def test_an_oops_on_a_coming_module(
+    guest: Guest, ko: Ko, callback: str, version: int
+) -> None:
     await guest.insmod(ko("klp_callbacks"), f"object=klp_target oops={callback}")
     with pytest.raises(TaskExit):
         await guest.insmod(ko("klp_target"))
@@ -268,7 +270,7 @@ async def test_a_function_that_is_listed_twice(target: Guest, ko: Ko) -> None:
 
 
 async def test_a_patch_that_does_not_say_that_it_is_one(target: Guest, ko: Ko) -> None:
-    source = patch_source({TARGET: {"one": 11}}).replace("MODULE_INFO(livepatch, \"Y\");", "")
+    source = patch_source({TARGET: {"one": 11}}).replace('MODULE_INFO(livepatch, "Y");', "")
     with refused(errno.EINVAL):
         await target.insmod(ko("klp_bad", source))
     assert target.klp_log() == ["module klp_bad is not marked as a livepatch module"]
@@ -575,7 +577,12 @@ async def test_a_module_whose_function_cannot_be_traced_is_refused(guest: Guest,
 
 
 async def patched_nap(
-    guest: Guest, ko: Ko, name: str, functions: dict[str, int] | None = None, *, replace: bool = False
+    guest: Guest,
+    ko: Ko,
+    name: str,
+    functions: dict[str, int] | None = None,
+    *,
+    replace: bool = False,
 ) -> Call:
     """A task sleeps in nap(), and the patch ``name`` for that waits for it."""
     nap = await guest.start("nap")
@@ -645,7 +652,7 @@ async def test_reversing_there_and_back(target: Guest, ko: Ko) -> None:
 async def test_disabling_stalls_on_the_new_function_and_can_be_taken_back(
     target: Guest, ko: Ko
 ) -> None:
-    sleeping = 'while (!stop) msleep(100); return 11;'
+    sleeping = "while (!stop) msleep(100); return 11;"
     head = "static bool stop;\nmodule_param(stop, bool, 0644);\n"
     await target.insmod(ko("klp_a", patch_source({TARGET: {"one": sleeping}}, head=head)))
     await target.insmod(ko("klp_b", patch_source({TARGET: {"two": 22}})))

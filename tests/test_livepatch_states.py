@@ -275,8 +275,7 @@ def _source(kind: Kind) -> str:
 def test_livepatching(ko: Callable[..., Path]) -> None:
     """$KLPFS_EXAMPLES: how many sequences to try."""
     Livepatching.modules = {TARGET: ko(TARGET)} | {
-        name: ko(name, _source(kind))
-        for name, kind in KINDS.items()
+        name: ko(name, _source(kind)) for name, kind in KINDS.items()
     }
     run_state_machine_as_test(
         Livepatching,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import pytest
 import trio
 
-from klpfs.nodes import (
+from klpfs.fs.nodes import (
     PAGE_SIZE,
     Attribute,
     Caller,

@@ -17,10 +17,11 @@ import pytest
 from file_operations import NOBODY, call
 from processes import daemon_of, errno_of, gone, in_a_child
 
-from klpfs import control, daemon, mounts, server
-from klpfs.kernel_tree import kernel_tree
+from klpfs import control
+from klpfs.machine.image import embedded
+from klpfs.mounting import daemon, mounts, server
+from klpfs.mounting.kernel_tree import kernel_tree
 from klpfs.pytest_plugin import Machine
-from machine.image import embedded
 
 pytestmark = [
     pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse"),
@@ -91,8 +92,12 @@ def test_with_allow_other_the_modes_decide(shared: Path) -> None:
                 "machine/disasm/cmdline_proc_show", "dev/kmsg",
                 "sys/module/livepatch_sample/refcnt")  # fmt: skip
     for name in readable:
-        assert by_nobody(lambda name=name: os.close(os.open(shared / name, os.O_RDONLY))) == "success"
-    assert in_a_child(lambda: os.listdir(shared / "sys/kernel/livepatch"), NOBODY) == ["livepatch_sample"]
+        assert (
+            by_nobody(lambda name=name: os.close(os.open(shared / name, os.O_RDONLY))) == "success"
+        )
+    assert in_a_child(lambda: os.listdir(shared / "sys/kernel/livepatch"), NOBODY) == [
+        "livepatch_sample"
+    ]
     refused = {what: by_nobody(attempt) for what, attempt in attempts(shared).items()}
     assert refused.pop("chmod") == "EPERM"
     assert set(refused.values()) == {"EACCES"}, refused

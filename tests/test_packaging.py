@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,6 +21,7 @@ from klpfs.cli import main
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 SHIPPED = ("klpfs", "machine", "modules")
+"""The directories of the repository that are installed, all as part of the package klpfs."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for name in tracked:
         copy = source / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((REPOSITORY / name).read_bytes())
+        shutil.copy(REPOSITORY / name, copy, follow_symlinks=False)
     # With the setuptools that pip would get; where pip cannot, that is no fault of ours.
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(directory)]
     command.append(str(source))
@@ -50,24 +53,34 @@ def tracked_files() -> list[str]:
     )  # fmt: skip
     if listed.returncode:
         pytest.skip("this is no checkout")
-    return [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+    return [
+        name for name in listed.stdout.split("\0") if name and os.path.lexists(REPOSITORY / name)
+    ]
 
 
 def test_all_of_a_machine_is_in_the_wheel(wheel: list[str]) -> None:
-    wanted = {name for name in tracked_files() if name.split("/")[0] in SHIPPED}
+    wanted = {installed_name(name) for name in tracked_files() if name.split("/")[0] in SHIPPED}
+    wanted -= {"klpfs/machine", "klpfs/modules"}  # links to the directories
     assert wanted - set(wheel) == set()
     assert any(name.endswith("vmlinux.lds") for name in wanted)
-    assert "modules/include/linux/livepatch.h" in wanted
+    assert "klpfs/modules/include/linux/livepatch.h" in wanted
+
+
+def installed_name(name: str) -> str:
+    """Return where the wheel has a file of the repository."""
+    return name if name.startswith("klpfs/") else f"klpfs/{name}"
 
 
 def test_nothing_else_is(wheel: list[str]) -> None:
-    others = {name for name in wheel if name.split("/")[0] not in SHIPPED}
+    others = {name for name in wheel if name.split("/")[0] != "klpfs"}
     assert all(re.match(r"klpfs-[0-9.]+\.dist-info/", name) for name in others), others
     assert any(name.endswith("/LICENSE") for name in others)
 
 
 def test_every_source_file_says_its_licence() -> None:
-    sources = [name for name in tracked_files() if name.split("/")[0] in (*SHIPPED, "tests", "scripts")]
+    sources = [
+        name for name in tracked_files() if name.split("/")[0] in (*SHIPPED, "tests", "scripts")
+    ]
     for name in sources:
         if Path(name).suffix in (".py", ".c", ".h", ".S", ".lds", ".sh"):
             head = "\n".join((REPOSITORY / name).read_text().splitlines()[:3])
@@ -89,7 +102,9 @@ def test_what_is_imported_is_required() -> None:
     for name in tracked_files():
         if name.split("/")[0] in SHIPPED and name.endswith(".py"):
             for module in imports(ast.parse((REPOSITORY / name).read_text())):
-                known = module in sys.stdlib_module_names or module in SHIPPED or module == "__future__"
+                known = (
+                    module in sys.stdlib_module_names or module == "klpfs" or module == "__future__"
+                )
                 assert known or names.get(module, module) in declared, (name, module)
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from klpfs.pytest_plugin import Machine
 
 
-def test_rmmod_waits_for_a_reader(klpfs_mount: Callable[..., Machine], ko: Callable[..., Path]) -> None:
+def test_rmmod_waits_for_a_reader(
+    klpfs_mount: Callable[..., Machine], ko: Callable[..., Path]
+) -> None:
     machine = klpfs_mount()
     machine.insmod(ko("slow_parameter"))
     parameter = "sys/module/slow_parameter/parameters/number"
@@ -20,7 +22,9 @@ def test_rmmod_waits_for_a_reader(klpfs_mount: Callable[..., Machine], ko: Calla
 
     def read() -> None:
         descriptor = os.open(machine.path(parameter), os.O_RDONLY)
-        texts.append(os.read(descriptor, 4096))  # another read would be told that there is no such thing
+        texts.append(
+            os.read(descriptor, 4096)
+        )  # another read would be told that there is no such thing
         os.close(descriptor)
 
     reader = threading.Thread(target=read)

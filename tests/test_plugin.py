@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from klpfs.mounts import find_mounts
+from klpfs.mounting.mounts import find_mounts
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 

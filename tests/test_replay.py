@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from klp_guest import booted
 
-from machine.kernel.clock import VirtualClock
+from klpfs.machine.kernel.clock import VirtualClock
 
 RACERS = """#include <linux/completion.h>
 #include <linux/kthread.h>

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from klpfs import namespace
-from klpfs.mounts import find_mounts, mounts
+from klpfs.mounting.mounts import find_mounts, mounts
 from klpfs.pytest_plugin import Machine
+from klpfs.running import namespace
 
 SECONDS = 60
 REPOSITORY = Path(__file__).parent.parent

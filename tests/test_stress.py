@@ -17,5 +17,7 @@ def test_no_error_but_the_kernels_and_nobody_stuck(tmp_path: Path) -> None:
     print(report.text())
     assert report.good, report.text()
     # It was not idle: each kind of operation was done, and met what had gone.
-    assert min(report.done[what] for what in ("read", "list", "stat", "write", "insmod", "kmsg")) > 0
+    assert (
+        min(report.done[what] for what in ("read", "list", "stat", "write", "insmod", "kmsg")) > 0
+    )
     assert any(name.endswith(("ENOENT", "ENODEV")) for name in report.errors)

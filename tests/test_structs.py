@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from machine.btf import Types
-from machine.memory import PageFault
-from machine.structs import LIST_POISON1, LIST_POISON2, Pointer, Space
+from klpfs.machine.btf import Types
+from klpfs.machine.memory import PageFault
+from klpfs.machine.structs import LIST_POISON1, LIST_POISON2, Pointer, Space
 
 SOURCE = """
 struct list_head { struct list_head *next, *prev; };

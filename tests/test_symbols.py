@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from machine.image import Symbol
-from machine.symbols import Region, SymbolTable, in_kallsyms_order
+from klpfs.machine.image import Symbol
+from klpfs.machine.symbols import Region, SymbolTable, in_kallsyms_order
 
 TEXT = 0xFFFFFFFF81000000
 MODULE = 0xFFFFFFFFA0000000

@@ -7,8 +7,8 @@ import errno
 
 import pytest
 
+from klpfs.fs.sysctl import dointvec, doulongvec
 from klpfs.pytest_plugin import Machine
-from klpfs.sysctl import dointvec, doulongvec
 
 
 @pytest.mark.parametrize(

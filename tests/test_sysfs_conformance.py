@@ -132,7 +132,8 @@ DIFFERENCES = {
     for each in rows
     for user in each.users
     for kind in each.kinds or OPERATIONS[each.name].kinds
-    if (user, kind) != ("nobody", WRITE_ONLY) or each.name.startswith("xattr")  # who may not even open it
+    if (user, kind) != ("nobody", WRITE_ONLY)
+    or each.name.startswith("xattr")  # who may not even open it
 }
 
 CELLS = [

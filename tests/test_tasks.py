@@ -63,7 +63,9 @@ def test_a_task_that_sleeps_in_the_function_holds_the_transition(stalled: Machin
     stack = machine.read(f"proc/{pid}/stack")
     assert "msleep+0x" in stack and "sleeper_nap+0x" in stack
     log = machine.dmesg()
-    assert f"livepatch: klp_try_switch_task: sleeper:{pid} is sleeping on function sleeper_nap" in log
+    assert (
+        f"livepatch: klp_try_switch_task: sleeper:{pid} is sleeping on function sleeper_nap" in log
+    )
     assert "livepatch: signaling remaining tasks" in log
 
     machine.write("sys/module/sleeper/parameters/wake", "1")

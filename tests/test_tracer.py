@@ -47,7 +47,9 @@ def test_who_called_what(tracing: Machine) -> None:
     tracing.read("proc/version")
     assert entries(tracing) == [("cmdline_proc_show", "seq_read_iter")]
     trace = read(tracing, "trace")
-    assert trace.startswith("# tracer: function\n#\n# entries-in-buffer/entries-written: 1/1   #P:1\n")
+    assert trace.startswith(
+        "# tracer: function\n#\n# entries-in-buffer/entries-written: 1/1   #P:1\n"
+    )
     comm = Path("/proc/self/comm").read_text().strip()
     assert f"{comm}-{os.getpid()} " in trace
     write(tracing, "set_ftrace_filter", "version_proc_show\n", "a")

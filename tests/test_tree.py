@@ -87,9 +87,7 @@ ROWS = [(line.split()[1], line.split()[0]) for line in TREE.strip().splitlines()
 
 
 @pytest.fixture(scope="module")
-def machine(
-    tmp_path_factory: pytest.TempPathFactory, ko: Callable[..., Path]
-) -> Iterator[Machine]:
+def machine(tmp_path_factory: pytest.TempPathFactory, ko: Callable[..., Path]) -> Iterator[Machine]:
     machine = Machine(tmp_path_factory.mktemp("tree"), "--virtual-time")
     try:
         for name in ("livepatch-sample", "conform_base", "conform"):
@@ -157,9 +155,9 @@ def test_links_lead_somewhere_in_the_mount(machine: Machine) -> None:
 
 
 def test_it_belongs_to_who_mounted_it(machine: Machine) -> None:
-    assert {(os.lstat(path).st_uid, os.lstat(path).st_gid) for path in walk(machine.mountpoint)} == {
-        (os.getuid(), os.getgid())
-    }
+    assert {
+        (os.lstat(path).st_uid, os.lstat(path).st_gid) for path in walk(machine.mountpoint)
+    } == {(os.getuid(), os.getgid())}
 
 
 def test_a_uevent_is_checked_and_nothing_more(machine: Machine) -> None:
@@ -179,6 +177,8 @@ def test_a_uevent_is_checked_and_nothing_more(machine: Machine) -> None:
 def test_a_module_takes_its_directory_along(machine: Machine) -> None:
     before = set(walk(machine.mountpoint))
     machine.rmmod("conform")
-    gone = {str(path.relative_to(machine.mountpoint)) for path in before - set(walk(machine.mountpoint))}
+    gone = {
+        str(path.relative_to(machine.mountpoint)) for path in before - set(walk(machine.mountpoint))
+    }
     assert {"sys/module/conform", "sys/module/conform_base/holders/conform"} <= gone
     assert all("conform" in name for name in gone)

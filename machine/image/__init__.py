@@ -63,7 +63,7 @@ class Image:
     stubs: frozenset[int] = field(default_factory=frozenset)
     """Addresses of functions without code of their own, which need a service to stand in."""
     abi: str = "latest"
-    """Which API of live patching it has: a name in `machine.kernel.livepatch.abi`."""
+    """Which API of live patching it has: a name in `klpfs.machine.kernel.livepatch.abi`."""
     booted: bool = True
     """Whether it is as a boot leaves a kernel: its subsystems are set up, as far as it has them."""
     init: range = range(0)

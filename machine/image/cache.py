@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from machine.image import Export, Image, Segment, Symbol, kept
+from klpfs.machine.image import Export, Image, Segment, Symbol, kept
 
 _PART_MAX = 512 << 20
 """Bytes: what unpacks to more is damaged."""

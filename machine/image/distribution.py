@@ -9,10 +9,19 @@ from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 
-from machine.image import Export, Image, ImageError, Segment, Symbol, cache, kallsyms, read_exports
-from machine.image.payload import open_vmlinux
-from machine.image.vmlinux import Section, Vmlinux
-from machine.memory import PAGE_SIZE, START_KERNEL_MAP
+from klpfs.machine.image import (
+    Export,
+    Image,
+    ImageError,
+    Segment,
+    Symbol,
+    cache,
+    kallsyms,
+    read_exports,
+)
+from klpfs.machine.image.payload import open_vmlinux
+from klpfs.machine.image.vmlinux import Section, Vmlinux
+from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP
 
 _EXPORT_TABLES = (("", False), ("_gpl", True))
 _PER_CPU = ".data..percpu"

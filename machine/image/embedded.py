@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from machine.image import Image, ImageError, kept, read_exports
-from machine.image.vmlinux import Vmlinux
-from modules import abi as abis
-from modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
+from klpfs.machine.image import Image, ImageError, kept, read_exports
+from klpfs.machine.image.vmlinux import Vmlinux
+from klpfs.modules import abi as abis
+from klpfs.modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
 """The sources of the embedded kernel."""
@@ -45,7 +45,7 @@ class CompilerError(ImageError):
 
 def load(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST) -> Image:
     """The embedded kernel, built first if it has to be; ``progress`` is told of every step of that.
-    ``abi`` is that of live patching, a name of `modules.abi`.
+    ``abi`` is that of live patching, a name of `klpfs.modules.abi`.
 
     Raises CompilerError, and OSError if the cache directory cannot be written.
     """
@@ -175,6 +175,7 @@ def _flags(source: Path) -> list[str]:
 # -- reading --------------------------------------------------------------------------------------
 
 _NOT_IN_KALLSYMS = ("__kstrtab", "__ksymtab_")
+
 
 def read(path: Path) -> Image:
     """Take a built kernel apart. Everything that is said of it is read from it."""

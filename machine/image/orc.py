@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
-from machine.btf import Types
+from klpfs.machine.btf import Types
 
 _IP = struct.Struct("<i")
 _U64 = (1 << 64) - 1

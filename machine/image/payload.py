@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 import lz4.block
 import zstandard
 
-from machine.image import ImageError
+from klpfs.machine.image import ImageError
 
 FILE_MAX = 256 << 20
 """Bytes: no compressed kernel is larger."""

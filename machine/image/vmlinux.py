@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from machine.image import ImageError, Segment, Symbol
+from klpfs.machine.image import ImageError, Segment, Symbol
 
 _SECTIONS_MAX = 4096
 _LOADED_MAX = 512 << 20
@@ -155,7 +155,9 @@ class Vmlinux:
             for name_at, info, _, index, value, length in _SYM.iter_unpack(self._at(offset, size)):
                 if not index or info & 15 in (_STT_SECTION, _STT_FILE):
                     continue
-                letter = letters[index] if index < len(letters) else "a" if index == _SHN_ABS else ""
+                letter = (
+                    letters[index] if index < len(letters) else "a" if index == _SHN_ABS else ""
+                )
                 name = _string(names, name_at).decode("utf-8", "surrogateescape")
                 if letter and name:
                     yield Symbol(name, value, length, letter.upper() if info >> 4 else letter)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from machine.computer import Computer
-from machine.kernel.slab import Slab
-from machine.memory import PAGE_SIZE
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.memory import PAGE_SIZE
 
 _STACK_CANARY = 0x28  # from the GS base, where gcc looks for it
 _CPU_MASKS = ("possible", "present", "online", "active")

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from machine.computer import Computer
-from machine.kernel.clock import Clock
-from machine.kernel.service import Ptr, service
-from machine.memory import PAGE_SIZE
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.memory import PAGE_SIZE
 
 _KSYM_SYMBOL_LEN = 611
 

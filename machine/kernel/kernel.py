@@ -10,52 +10,52 @@ from functools import partial
 
 import trio
 
-from machine.computer import Computer
-from machine.image import Image
-from machine.kernel.clock import Clock
-from machine.kernel.dyndbg import DynamicDebug
-from machine.kernel.early import set_up_cpu, set_up_system
-from machine.kernel.freezer import Freezer
-from machine.kernel.ftrace import Ftrace
-from machine.kernel.jump_label import JumpLabels
-from machine.kernel.kallsyms import Kallsyms, SystemInfo
-from machine.kernel.kmem_cache import KmemCaches
-from machine.kernel.kobject import Kobject, KobjectTree
-from machine.kernel.kthread import Kthreads
-from machine.kernel.livepatch.abi import ABIS, Life
-from machine.kernel.livepatch.at_once import AtOnce
-from machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
-from machine.kernel.livepatch.consistency import DEFAULT, PRESETS, Consistency
-from machine.kernel.livepatch.core import Livepatch
-from machine.kernel.livepatch.first import FirstLivepatch
-from machine.kernel.livepatch.leaving import Leaving
-from machine.kernel.livepatch.patch import Redirection
-from machine.kernel.livepatch.refcount import Counter
-from machine.kernel.livepatch.registered import RegisteredLivepatch
-from machine.kernel.livepatch.struct_relocs import StructRelocations
-from machine.kernel.livepatch.switching import Switches
-from machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
-from machine.kernel.livepatch.universe import Universes
-from machine.kernel.locking import Locking
-from machine.kernel.module import Modules
-from machine.kernel.params import Params
-from machine.kernel.printk import Printk
-from machine.kernel.proc import Proc
-from machine.kernel.random import RandomNumbers
-from machine.kernel.rcu import Rcu
-from machine.kernel.sched import Scheduler, Task
-from machine.kernel.service import Services
-from machine.kernel.slab import Slab
-from machine.kernel.slub_debug import SlubDebug
-from machine.kernel.stacktrace import StackTrace
-from machine.kernel.taint import Tainted
-from machine.kernel.text import Text
-from machine.kernel.timer import Timers
-from machine.kernel.tracer import Tracer
-from machine.kernel.traps import Traps
-from machine.kernel.usermem import UserMemory
-from machine.kernel.watchdog import Watchdog
-from machine.kernel.workqueue import Workqueues
+from klpfs.machine.computer import Computer
+from klpfs.machine.image import Image
+from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.early import set_up_cpu, set_up_system
+from klpfs.machine.kernel.kallsyms import Kallsyms, SystemInfo
+from klpfs.machine.kernel.kobject import Kobject, KobjectTree
+from klpfs.machine.kernel.livepatch.abi import ABIS, Life
+from klpfs.machine.kernel.livepatch.at_once import AtOnce
+from klpfs.machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
+from klpfs.machine.kernel.livepatch.consistency import DEFAULT, PRESETS, Consistency
+from klpfs.machine.kernel.livepatch.core import Livepatch
+from klpfs.machine.kernel.livepatch.first import FirstLivepatch
+from klpfs.machine.kernel.livepatch.leaving import Leaving
+from klpfs.machine.kernel.livepatch.patch import Redirection
+from klpfs.machine.kernel.livepatch.refcount import Counter
+from klpfs.machine.kernel.livepatch.registered import RegisteredLivepatch
+from klpfs.machine.kernel.livepatch.struct_relocs import StructRelocations
+from klpfs.machine.kernel.livepatch.switching import Switches
+from klpfs.machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
+from klpfs.machine.kernel.livepatch.universe import Universes
+from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.module.main import Modules
+from klpfs.machine.kernel.module.params import Params
+from klpfs.machine.kernel.oops.slub_debug import SlubDebug
+from klpfs.machine.kernel.oops.taint import Tainted
+from klpfs.machine.kernel.oops.traps import Traps
+from klpfs.machine.kernel.oops.watchdog import Watchdog
+from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
+from klpfs.machine.kernel.printk.printk import Printk
+from klpfs.machine.kernel.proc import Proc
+from klpfs.machine.kernel.random import RandomNumbers
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.service import Services
+from klpfs.machine.kernel.trace.ftrace import Ftrace
+from klpfs.machine.kernel.trace.jump_label import JumpLabels
+from klpfs.machine.kernel.trace.text import Text
+from klpfs.machine.kernel.trace.tracer import Tracer
+from klpfs.machine.kernel.usermem import UserMemory
+from klpfs.machine.kernel.work.kthread import Kthreads
+from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.work.rcu import Rcu
+from klpfs.machine.kernel.work.timer import Timers
+from klpfs.machine.kernel.work.workqueue import Workqueues
 
 DEFAULT_MEMORY = 256 << 20
 """Bytes of RAM."""

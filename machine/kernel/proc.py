@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from machine.computer import Computer
-from machine.kernel.sched import Scheduler
-from machine.kernel.service import U32, U64, Ptr, service
-from machine.kernel.slab import Slab
-from machine.kernel.usermem import UserMemory
-from machine.kernel.wait import Users
-from machine.limits import check_room
-from machine.memory import PAGE_SIZE, PageFault
-from machine.structs import Struct
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.sched.wait import Users
+from klpfs.machine.kernel.service import U32, U64, Ptr, service
+from klpfs.machine.kernel.usermem import UserMemory
+from klpfs.machine.limits import check_room
+from klpfs.machine.memory import PAGE_SIZE, PageFault
+from klpfs.machine.structs import Struct
 
 S_IFDIR, S_IFLNK = 0o40000, 0o120000
 _ITER_KVEC = 1
@@ -59,9 +59,7 @@ class ProcEntry:
 class Proc:
     """The files that the kernel and its modules have registered."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, slab: Slab, user: UserMemory
-    ) -> None:
+    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, user: UserMemory) -> None:
         self._computer = computer
         self._space = computer.space
         self._sched = sched
@@ -94,7 +92,9 @@ class Proc:
         if here is not self.root and not here.mode & S_IFDIR:
             return self._refuse(f"'{here.name}' is not a directory")
         if name in here.children:
-            return self._refuse(f"proc_dir_entry '{here.name or '/proc'}/{name}' already registered")
+            return self._refuse(
+                f"proc_dir_entry '{here.name or '/proc'}/{name}' already registered"
+            )
         size = self._space.types.sizeof("struct proc_dir_entry")
         try:
             check_room(self._entries)
@@ -243,7 +243,11 @@ class Proc:
         Raises OSError with what the guest's functions returned.
         """
         call, symbol = self._sched.current.call, self._computer.symbol
-        with entry.users.inside(), self._scratch(PAGE_SIZE) as at, self._scratch(PAGE_SIZE) as buffer:
+        with (
+            entry.users.inside(),
+            self._scratch(PAGE_SIZE) as at,
+            self._scratch(PAGE_SIZE) as buffer,
+        ):
             file, inode = self._open_file(entry, at)
             if entry.show:
                 check(await call(symbol("single_open"), file.address_, entry.show, entry.data))

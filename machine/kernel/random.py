@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from random import Random
 
-from machine.computer import Computer
-from machine.kernel.clock import Clock
-from machine.kernel.service import U64, Ptr, service
-from machine.memory import PAGE_SIZE
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.service import U64, Ptr, service
+from klpfs.machine.memory import PAGE_SIZE
 
 _PTR_KEY_BYTES = 16
 

@@ -15,11 +15,11 @@ import typing
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
-from machine.computer import Computer
-from machine.cpu import TRAP
-from machine.image import Symbol
-from machine.instructions import CALL_SIZE, jump_to
-from machine.memory import PAGE_SIZE
+from klpfs.machine.computer import Computer
+from klpfs.machine.cpu import TRAP
+from klpfs.machine.image import Symbol
+from klpfs.machine.instructions import CALL_SIZE, jump_to
+from klpfs.machine.memory import PAGE_SIZE
 
 S32 = Annotated[int, "<i"]
 U32 = Annotated[int, "<I"]

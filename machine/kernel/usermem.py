@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from machine.computer import Computer
-from machine.extents import Extents
-from machine.kernel.sched import Scheduler
-from machine.kernel.slab import Slab
+from klpfs.machine.computer import Computer
+from klpfs.machine.extents import Extents
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.sched.core import Scheduler
 
 USER_START, USER_END = 0x7F0000000000, 0x7FFFFFFFF000
 """Where a program has its stack and its libraries."""

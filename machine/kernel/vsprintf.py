@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import struct
 
-from machine.computer import Computer
-from machine.instructions import call_to
-from machine.kernel.sched import Task
+from klpfs.machine.computer import Computer
+from klpfs.machine.instructions import call_to
+from klpfs.machine.kernel.sched.core import Task
 
 LOG_LINE_MAX = 1024 - 32
 """The longest text of one printk, kernel/printk/printk.c."""
@@ -19,7 +19,7 @@ def text(data: bytes) -> str:
 
 
 def formatting(computer: Computer, at: int, trap: int) -> bytes:
-    """The prologue (`machine.kernel.service`) of ``f(a, b, c, fmt, va_list)``: the trap is called with ``a``,
+    """The prologue (`service.Prologue`) of ``f(a, b, c, fmt, va_list)``: the trap is called with ``a``,
     ``b``, the address of the text, at most ``LOG_LINE_MAX - 1`` bytes, and its length."""
     before = bytes.fromhex(
         "55 4889e5"  # push %rbp; mov %rsp,%rbp

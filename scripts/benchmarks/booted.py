@@ -238,7 +238,18 @@ def under_klpfs(bench: Bench, script: str) -> str:
     modules = new_directory(bench, "sample")
     klpfs = [sys.executable, "-m", "klpfs"]
     subprocess.run([*klpfs, "build", "-q", "-o", str(modules), str(source)], check=True)
-    command = [*klpfs, "run", "--kernel", "embedded", "--modules", str(modules), "--", "bash", "-c", script]
+    command = [
+        *klpfs,
+        "run",
+        "--kernel",
+        "embedded",
+        "--modules",
+        str(modules),
+        "--",
+        "bash",
+        "-c",
+        script,
+    ]
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     return done.stdout + done.stderr

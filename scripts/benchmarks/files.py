@@ -97,7 +97,9 @@ def walk(bench: Bench) -> Iterator[Figure]:
     }
     with three(bench) as mounts:
         for name, command in commands.items():
-            columns = bench.take_turns(*(lambda m=m, c=command: seconds(c, m) * 1e3 for m in mounts))
+            columns = bench.take_turns(
+                *(lambda m=m, c=command: seconds(c, m) * 1e3 for m in mounts)
+            )
             yield from beside(f"walk: {name}", "ms", columns)
 
 
@@ -138,5 +140,3 @@ def latencies(path: str, count: int) -> list[float]:
         time.sleep(random.uniform(0, 0.003))
         taken.append(many(read, path, 1) * 1e3)
     return sorted(taken)
-
-

@@ -31,9 +31,9 @@ def mebibytes(process: int, field: str, file: str = "smaps_rollup") -> float:
 def module(bench: Bench, number: int) -> Path:
     name = f"bench_many_{number}"
     text = (
-        '// SPDX-License-Identifier: GPL-2.0-or-later\n#include <linux/module.h>\n'
-        'static int __init many_init(void)\n{\n\treturn 0;\n}\n'
-        'static void __exit many_exit(void)\n{\n}\n'
+        "// SPDX-License-Identifier: GPL-2.0-or-later\n#include <linux/module.h>\n"
+        "static int __init many_init(void)\n{\n\treturn 0;\n}\n"
+        "static void __exit many_exit(void)\n{\n}\n"
         'module_init(many_init);\nmodule_exit(many_exit);\nMODULE_LICENSE("GPL");\n'
     )
     return bench.build_fresh(name, text)

@@ -11,7 +11,7 @@ import trio
 
 from benchmarks.guest import Guest, booted
 from benchmarks.rows import Bench, Figure, Reach, in_trio, row
-from machine.kernel.sched import Task
+from klpfs.machine.kernel.sched.core import Task
 
 MEMORY = 1 << 30
 """Ten thousand kernel stacks take 164 MB."""

@@ -13,11 +13,11 @@ import unicorn
 from unicorn import x86_const as x86
 
 from benchmarks.rows import Bench, Figure, Reach, compare, in_trio, row
-from machine.image import embedded
-from machine.kernel.clock import Clock
-from machine.kernel.kernel import Kernel
-from machine.kernel.sched import Task
-from machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, page_align
+from klpfs.machine.image import embedded
+from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.kernel import Kernel
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, page_align
 
 
 class Guest:

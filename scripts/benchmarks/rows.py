@@ -86,7 +86,9 @@ class Row:
 _rows: dict[str, Row] = {}
 
 
-def row(name: str) -> Callable[[Callable[[Bench], Iterable[Figure]]], Callable[[Bench], Iterable[Figure]]]:
+def row(
+    name: str,
+) -> Callable[[Callable[[Bench], Iterable[Figure]]], Callable[[Bench], Iterable[Figure]]]:
     """Make a function a row of the benchmark."""
 
     def add(function: Callable[[Bench], Iterable[Figure]]) -> Callable[[Bench], Iterable[Figure]]:
@@ -147,7 +149,7 @@ class Bench:
     @cached_property
     def modules(self) -> Path:
         """Those of `SOURCES`, built for the embedded kernel."""
-        from modules import kbuild
+        from klpfs.modules import kbuild
 
         directory = self.work / "modules"
         directory.mkdir()
@@ -157,7 +159,7 @@ class Bench:
 
     def build_fresh(self, name: str, text: str) -> Path:
         """A module from a source that is made up."""
-        from modules import kbuild
+        from klpfs.modules import kbuild
 
         source = self.work / f"{name}.c"
         source.write_text(text)
@@ -186,9 +188,7 @@ def compare(
     middle = statistics.median(ours)
     for against, (theirs, reach) in references.items():
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-        yield Figure(
-            name, unit, middle, statistics.median(theirs), against, reach, note, ratio
-        )
+        yield Figure(name, unit, middle, statistics.median(theirs), against, reach, note, ratio)
 
 
 def in_trio(function: Callable[..., Any], *arguments: object) -> Any:
@@ -198,4 +198,8 @@ def in_trio(function: Callable[..., Any], *arguments: object) -> Any:
     async def collect() -> list[Any]:
         return [item async for item in function(*arguments)]
 
-    return trio.run(collect) if inspect.isasyncgenfunction(function) else trio.run(function, *arguments)
+    return (
+        trio.run(collect)
+        if inspect.isasyncgenfunction(function)
+        else trio.run(function, *arguments)
+    )

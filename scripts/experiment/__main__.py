@@ -19,7 +19,7 @@ from rich.table import Table
 from run import Change, measure
 from table import KINDS, LOADS, Row, agrees, is_safe
 
-from machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH, Model, pair, parse
+from klpfs.machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH, Model, pair, parse
 
 _PAIRS = [pair(leave, switch) for leave in LEAVE for switch in SWITCH]
 

@@ -16,8 +16,8 @@ import trio
 from run import STEPPED, Change, Subject, machine
 from table import KINDS
 
-from machine.kernel.livepatch.consistency import Model
-from machine.kernel.sched import Task
+from klpfs.machine.kernel.livepatch.consistency import Model
+from klpfs.machine.kernel.sched.core import Task
 
 MOVES = {"0": 4, "1": 4, "P": 2}
 """How many moves each has."""

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import trio
 from table import KINDS, LOADS, Row
 
-from machine.image import embedded
-from machine.kernel.clock import VirtualClock
-from machine.kernel.kernel import Kernel
-from machine.kernel.livepatch.consistency import Model
-from machine.kernel.sched import Task, TaskState
-from modules import kbuild
+from klpfs.machine.image import embedded
+from klpfs.machine.kernel.clock import VirtualClock
+from klpfs.machine.kernel.kernel import Kernel
+from klpfs.machine.kernel.livepatch.consistency import Model
+from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.modules import kbuild
 
 HERE = Path(__file__).resolve().parent
 GRACE_SECONDS = 0.008

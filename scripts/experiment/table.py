@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from machine.kernel.livepatch.consistency import Model
+from klpfs.machine.kernel.livepatch.consistency import Model
 
 KINDS = ("nested", "sequential", "across")
 LOADS = ("short", "long", "never")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What live patching showed to modules and to users in which kernel, as a table.
 
-The structs and the exported functions of each are in the headers of `modules.abi`, and so in the types
+The structs and the exported functions of each are in the headers of `klpfs.modules.abi`, and so in the types
 and symbols of an image that was compiled against them; here is the rest. Sources: the histories of
 Documentation/ABI/testing/sysfs-kernel-livepatch and of kernel/livepatch/.
 """

@@ -4,10 +4,10 @@ at once, as it was before Linux 4.12."""
 
 from __future__ import annotations
 
-from machine.kernel.livepatch.patch import Redirection
-from machine.kernel.livepatch.transition import KLP_UNDEFINED, KLP_UNPATCHED, Transition
-from machine.kernel.sched import Scheduler
-from machine.structs import Struct
+from klpfs.machine.kernel.livepatch.patch import Redirection
+from klpfs.machine.kernel.livepatch.transition import KLP_UNDEFINED, KLP_UNPATCHED, Transition
+from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.structs import Struct
 
 
 class AtOnce(Transition):

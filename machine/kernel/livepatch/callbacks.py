@@ -8,8 +8,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from machine.kernel.sched import Scheduler, Task, TaskExit
-from machine.structs import Struct
+from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit
+from klpfs.machine.structs import Struct
 
 
 class Callbacks:

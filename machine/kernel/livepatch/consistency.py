@@ -40,10 +40,9 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from machine.kernel import printk as log
-from machine.kernel.kobject import KobjAttribute, Kobject
-from machine.kernel.printk import Printk
-from machine.structs import Struct
+from klpfs.machine.kernel.kobject import KobjAttribute, Kobject
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
+from klpfs.machine.structs import Struct
 
 LEAVE = ("function", "patched_set", "kernel")
 SWITCH = ("function", "thread", "kernel")
@@ -159,10 +158,10 @@ class Consistency:
         for model in willing:
             if self._may(model):
                 self._say(
-                    log.ERR, f"consistency model '{model.name}': {self._unavailable(model)}"
+                    LOGLEVEL_ERR, f"consistency model '{model.name}': {self._unavailable(model)}"
                 )
         self._say(
-            log.ERR,
+            LOGLEVEL_ERR,
             f"patch '{name}' is willing to use {_names(willing) or 'no model that there is'}, "
             f"allowed is {self._allowed_text()}: no consistency model in common",
         )
@@ -175,7 +174,7 @@ class Consistency:
                 willing.append(parse(word))
             except ValueError:
                 self._say(
-                    log.WARNING, f"patch '{name}': there is no consistency model '{word}'"
+                    LOGLEVEL_WARNING, f"patch '{name}': there is no consistency model '{word}'"
                 )
         return willing
 
@@ -192,7 +191,7 @@ class Consistency:
         try:
             return parse(text)
         except ValueError:
-            self._say(log.ERR, f"there is no consistency model '{text}'")
+            self._say(LOGLEVEL_ERR, f"there is no consistency model '{text}'")
             raise OSError(errno.EINVAL, "no such model") from None
 
     def _allowed_text(self) -> str:
@@ -204,7 +203,7 @@ class Consistency:
     async def _store_default(self, data: bytes) -> None:
         model = self._parse(_text(data))
         if why := self._unavailable(model):
-            self._say(log.ERR, f"consistency model '{model.name}': {why}")
+            self._say(LOGLEVEL_ERR, f"consistency model '{model.name}': {why}")
             raise OSError(errno.EINVAL, "not on this kernel")
         self.default = model
 
@@ -215,7 +214,7 @@ class Consistency:
         text = _text(data)
         names = split(text)
         if not names:
-            self._say(log.ERR, f"'{ANY}' or a list of consistency models is wanted")
+            self._say(LOGLEVEL_ERR, f"'{ANY}' or a list of consistency models is wanted")
             raise OSError(errno.EINVAL, "no model")
         self.allowed = None if names == [ANY] else [self._parse(name) for name in names]
 

@@ -9,27 +9,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from machine import limits
-from machine.computer import Computer
-from machine.kernel import printk as log
-from machine.kernel.kobject import KobjAttribute, Kobject, kstrtobool
-from machine.kernel.livepatch.abi import Abi
-from machine.kernel.livepatch.callbacks import Callbacks
-from machine.kernel.livepatch.consistency import Consistency
-from machine.kernel.livepatch.patch import (
+from klpfs.machine import limits
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, kstrtobool
+from klpfs.machine.kernel.livepatch.abi import Abi
+from klpfs.machine.kernel.livepatch.callbacks import Callbacks
+from klpfs.machine.kernel.livepatch.consistency import Consistency
+from klpfs.machine.kernel.livepatch.patch import (
     Redirection,
     klp_for_each_func,
     klp_for_each_object,
     object_name,
 )
-from machine.kernel.livepatch.state import States
-from machine.kernel.livepatch.transition import KLP_PATCHED, KLP_UNPATCHED, Transition
-from machine.kernel.printk import Printk
-from machine.kernel.service import Ptr, service
-from machine.kernel.slab import Slab
-from machine.kernel.traps import Traps
-from machine.memory import PageFault
-from machine.structs import Struct
+from klpfs.machine.kernel.livepatch.state import States
+from klpfs.machine.kernel.livepatch.transition import KLP_PATCHED, KLP_UNPATCHED, Transition
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.oops.traps import Traps
+from klpfs.machine.kernel.printk.printk import (
+    LOGLEVEL_ERR,
+    LOGLEVEL_NOTICE,
+    LOGLEVEL_WARNING,
+    Printk,
+)
+from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.memory import PageFault
+from klpfs.machine.structs import Struct
 
 MODULE_NAME_LEN, KSYM_NAME_LEN = 56, 512
 
@@ -129,7 +133,7 @@ class Livepatch:
                 raise OSError(errno.EINVAL, "object without functions")
         name = patch.mod.name.string()
         if not patch.mod.klp:
-            self._say(log.ERR, f"module {name} is not marked as a livepatch module")
+            self._say(LOGLEVEL_ERR, f"module {name} is not marked as a livepatch module")
             raise OSError(errno.EINVAL, "not a livepatch module")
         async with self._locked():
             if patch.address_ in self._kobjects:
@@ -138,7 +142,7 @@ class Livepatch:
                 raise OSError(errno.EINVAL, "it is enabled")
             if not self.states.is_compatible(patch):
                 self._say(
-                    log.ERR,
+                    LOGLEVEL_ERR,
                     f"Livepatch patch ({name}) is not compatible with the already installed "
                     "livepatches.",
                 )
@@ -212,16 +216,16 @@ class Livepatch:
         except OSError as error:
             if error.errno != errno.EEXIST:
                 self._printk(
-                    log.ERR,
+                    LOGLEVEL_ERR,
                     f"kobject_add_internal failed for {name} (error: {-(error.errno or 0)} parent: "
                     f"{parent.name})",
                 )
                 raise
             path = "/".join((*parent.path, name))
-            self._printk(log.WARNING, f"sysfs: cannot create duplicate filename '/{path}'")
+            self._printk(LOGLEVEL_WARNING, f"sysfs: cannot create duplicate filename '/{path}'")
             self._traps.dump_stack()
             self._printk(
-                log.ERR,
+                LOGLEVEL_ERR,
                 f"kobject_add_internal failed for {name} with -EEXIST, don't try to "
                 "register things with the same name in the same directory.",
             )
@@ -285,15 +289,15 @@ class Livepatch:
         must be the only one). Raises OSError(EINVAL)."""
         addresses = self._computer.symbols.all_named(name, module)
         if not addresses:
-            self._say(log.ERR, f"symbol '{name}' not found in symbol table")
+            self._say(LOGLEVEL_ERR, f"symbol '{name}' not found in symbol table")
         elif len(addresses) > 1 and not sympos:
             sentence = self._abi.ambiguity.format(
                 name=name, object=module or "(null)", count=len(addresses)
             )
-            self._say(log.ERR, sentence)
+            self._say(LOGLEVEL_ERR, sentence)
         elif sympos > len(addresses):
             self._say(
-                log.ERR,
+                LOGLEVEL_ERR,
                 f"symbol position {sympos} for symbol '{name}' in object "
                 f"'{module or 'vmlinux'}' not found",
             )
@@ -304,7 +308,7 @@ class Livepatch:
     def _size_of(self, address: int, whose: str) -> int:
         found = self._computer.symbols.lookup_address(address)
         if found is None:
-            self._say(log.ERR, f"kallsyms size lookup failed for {whose}")
+            self._say(LOGLEVEL_ERR, f"kallsyms size lookup failed for {whose}")
             raise OSError(errno.ENOENT, "no size")
         return found[0].size
 
@@ -313,14 +317,14 @@ class Livepatch:
         transition = self.transition
         if transition.patch is not None:
             raise OSError(errno.EBUSY, "a transition is under way")
-        self._say(log.NOTICE, f"enabling patch '{name}'")
+        self._say(LOGLEVEL_NOTICE, f"enabling patch '{name}'")
         transition.init(patch, KLP_PATCHED)
         try:
             for obj in klp_for_each_object(self._space, patch):
                 if obj.mod or not obj.name:
                     await self._patch_object(patch, obj)
         except OSError:
-            self._say(log.WARNING, f"failed to enable patch '{name}'")
+            self._say(LOGLEVEL_WARNING, f"failed to enable patch '{name}'")
             await transition.cancel()
             raise
         transition.start()
@@ -333,12 +337,14 @@ class Livepatch:
     async def _patch_object(self, patch: Struct, obj: Struct) -> None:
         result = await self._callbacks.pre_patch(obj)
         if result:
-            self._say(log.WARNING, f"pre-patch callback failed for object '{object_name(obj)}'")
+            self._say(
+                LOGLEVEL_WARNING, f"pre-patch callback failed for object '{object_name(obj)}'"
+            )
             raise OSError(-result, "pre-patch callback")
         try:
             await self.redirection.patch_object(obj, self._way(patch))
         except OSError:
-            self._say(log.WARNING, f"failed to patch object '{object_name(obj)}'")
+            self._say(LOGLEVEL_WARNING, f"failed to patch object '{object_name(obj)}'")
             raise
 
     async def _try_complete(self) -> None:
@@ -547,7 +553,7 @@ class Livepatch:
         refused."""
         name = module.name.string()
         if name == "vmlinux":
-            self._say(log.ERR, "vmlinux.ko: invalid module name")
+            self._say(LOGLEVEL_ERR, "vmlinux.ko: invalid module name")
             raise OSError(errno.EINVAL, "invalid module name")
         async with self._locked():
             module.klp_alive = True
@@ -560,7 +566,7 @@ class Livepatch:
                     await self._apply_to_coming(patch, obj, name)
                 except (OSError, PageFault, limits.Endless):
                     self._say(
-                        log.WARNING,
+                        LOGLEVEL_WARNING,
                         f"patch '{patch.mod.name.string()}' failed for module '{name}', "
                         f"refusing to load module '{name}'",
                     )
@@ -585,23 +591,23 @@ class Livepatch:
             self._init_object_loaded(patch, obj)
         except OSError as error:
             self._say(
-                log.WARNING,
+                LOGLEVEL_WARNING,
                 f"failed to initialize patch '{patch_name}' for module '{module}' "
                 f"({-(error.errno or 0)})",
             )
             raise
         if not self._is_applied(patch):
             return
-        self._say(log.NOTICE, f"applying patch '{patch_name}' to loading module '{module}'")
+        self._say(LOGLEVEL_NOTICE, f"applying patch '{patch_name}' to loading module '{module}'")
         result = await self._callbacks.pre_patch(obj)
         if result:
-            self._say(log.WARNING, f"pre-patch callback failed for object '{module}'")
+            self._say(LOGLEVEL_WARNING, f"pre-patch callback failed for object '{module}'")
             raise OSError(-result if result < 0 else errno.EINVAL, "pre-patch callback")
         try:
             await self.redirection.patch_object(obj, self._way(patch))
         except OSError as error:
             self._say(
-                log.WARNING,
+                LOGLEVEL_WARNING,
                 f"failed to apply patch '{patch_name}' to module '{module}' "
                 f"({-(error.errno or 0)})",
             )
@@ -625,7 +631,7 @@ class Livepatch:
         """The code of a patch goes while the patch is on: its init failed after klp_enable_patch, or
         it was removed by force. Linux would go on to run what is not there."""
         self._say(
-            log.WARNING, f"the module of patch '{patch.mod.name.string()}' goes, reverting it"
+            LOGLEVEL_WARNING, f"the module of patch '{patch.mod.name.string()}' goes, reverting it"
         )
         if self._is_in_transition(patch):
             await self.transition.cancel()
@@ -649,7 +655,7 @@ class Livepatch:
         if not self._is_in_transition(patch):
             await self._callbacks.pre_unpatch(obj)
         self._say(
-            log.NOTICE,
+            LOGLEVEL_NOTICE,
             f"reverting patch '{patch.mod.name.string()}' on unloading module '{module}'",
         )
         await self.redirection.unpatch_object(obj)

@@ -12,13 +12,13 @@ import errno
 import re
 from typing import Any
 
-from machine.kernel import printk as log
-from machine.kernel.livepatch.patch import klp_for_each_func, object_name
-from machine.kernel.livepatch.registered import RegisteredLivepatch
-from machine.kernel.livepatch.struct_relocs import StructRelocations
-from machine.kernel.taint import Taint, Tainted
-from machine.memory import PageFault
-from machine.structs import Struct
+from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, object_name
+from klpfs.machine.kernel.livepatch.registered import RegisteredLivepatch
+from klpfs.machine.kernel.livepatch.struct_relocs import StructRelocations
+from klpfs.machine.kernel.oops.taint import Taint, Tainted
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_NOTICE, LOGLEVEL_WARNING
+from klpfs.machine.memory import PageFault
+from klpfs.machine.structs import Struct
 
 
 class FirstLivepatch(RegisteredLivepatch):
@@ -62,7 +62,7 @@ class FirstLivepatch(RegisteredLivepatch):
         """``klp_verify_vmlinux_symbol``. Raises OSError(EINVAL)."""
         if address not in self._computer.symbols.all_named(name, None):
             self._say(
-                log.ERR,
+                LOGLEVEL_ERR,
                 f"symbol '{name}' not found at specified address {address:#018x}, kernel mismatch?",
             )
             raise OSError(errno.EINVAL, f"{name} is not there")
@@ -79,17 +79,17 @@ class FirstLivepatch(RegisteredLivepatch):
 
     def _hold_enabled(self, patch: Struct) -> None:
         sentence = "livepatch: tainting kernel with TAINT_LIVEPATCH"
-        self._printk.once("__klp_enable_patch", log.NOTICE, sentence)
+        self._printk.once("__klp_enable_patch", LOGLEVEL_NOTICE, sentence)
         self._tainted.add(Taint.LIVEPATCH)
 
     def _put_enabled(self, patch: Struct) -> None:
         """The reference is that of a registered patch."""
 
     def _failed(self, name: str) -> None:
-        self._say(log.NOTICE, f"disabling patch '{name}'")
+        self._say(LOGLEVEL_NOTICE, f"disabling patch '{name}'")
 
     async def _disable(self, patch: Struct) -> None:
-        self._say(log.NOTICE, f"disabling patch '{patch.mod.name.string()}'")
+        self._say(LOGLEVEL_NOTICE, f"disabling patch '{patch.mod.name.string()}'")
         await super()._disable(patch)
 
     # -- modules come and go ----------------------------------------------------------------------
@@ -110,7 +110,7 @@ class FirstLivepatch(RegisteredLivepatch):
                 except (OSError, PageFault) as error:
                     number = error.errno if isinstance(error, OSError) else errno.EFAULT
                     self._say(
-                        log.WARNING,
+                        LOGLEVEL_WARNING,
                         f"failed to apply patch '{patch.mod.name.string()}' to module '{name}' "
                         f"({-(number or 0)})",
                     )
@@ -120,5 +120,5 @@ class FirstLivepatch(RegisteredLivepatch):
         self._init_object_loaded(patch, obj)
         if patch.enabled:
             name = patch.mod.name.string()
-            self._say(log.NOTICE, f"applying patch '{name}' to loading module '{module}'")
+            self._say(LOGLEVEL_NOTICE, f"applying patch '{name}' to loading module '{module}'")
             await self.redirection.patch_object(obj)

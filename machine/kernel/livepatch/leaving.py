@@ -4,7 +4,7 @@
 - *function*: nothing. A call that runs finishes in the version that it began in.
 - *patched set*: every function of the patch. What is on its stack tells.
 - *kernel*: the kernel. A process of the host is in it from its first guest code until its operation ends;
-  a kernel thread leaves it at its safe points, see `machine.kernel.freezer`.
+  a kernel thread leaves it at its safe points, see `klpfs.machine.kernel.sched.freezer`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
-from machine.kernel.dyndbg import DynamicDebug
-from machine.kernel.freezer import Freezer
-from machine.kernel.livepatch.patch import Redirection
-from machine.kernel.livepatch.universe import KLP_UNPATCHED, Universes
-from machine.kernel.sched import Task
-from machine.kernel.stacktrace import StackTrace
-from machine.structs import Struct
+from klpfs.machine.kernel.livepatch.patch import Redirection
+from klpfs.machine.kernel.livepatch.universe import KLP_UNPATCHED, Universes
+from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.structs import Struct
 
 _FILE = "kernel/livepatch/transition.c"
 

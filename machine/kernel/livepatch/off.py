@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from machine.structs import Struct
+from klpfs.machine.structs import Struct
 
 
 class LivepatchOff:

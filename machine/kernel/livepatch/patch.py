@@ -9,16 +9,15 @@ import errno
 from collections.abc import Iterator
 from typing import Protocol
 
-from machine.computer import Computer
-from machine.instructions import CALL_SIZE, jump_to
-from machine.kernel import ftrace
-from machine.kernel import printk as log
-from machine.kernel.ftrace import Ftrace
-from machine.kernel.livepatch.abi import Abi
-from machine.kernel.printk import Printk
-from machine.kernel.slab import Slab
-from machine.kernel.text import Text
-from machine.structs import Space, Struct
+from klpfs.machine.computer import Computer
+from klpfs.machine.instructions import CALL_SIZE, jump_to
+from klpfs.machine.kernel.livepatch.abi import Abi
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, Printk
+from klpfs.machine.kernel.trace import ftrace
+from klpfs.machine.kernel.trace.ftrace import Ftrace
+from klpfs.machine.kernel.trace.text import Text
+from klpfs.machine.structs import Space, Struct
 
 
 def klp_for_each_object(space: Space, patch: Struct) -> Iterator[Struct]:
@@ -66,7 +65,7 @@ class ByFtrace:
         name = func.old_name.string()
         site = self._ftrace.location(func.old_func)
         if not site:
-            self._printk(log.ERR, "livepatch: " + self._abi.location.format(name=name))
+            self._printk(LOGLEVEL_ERR, "livepatch: " + self._abi.location.format(name=name))
             raise OSError(errno.EINVAL, "no ftrace site")
         fops = ops.member_address_("fops")
         ops.fops.func = self._handler
@@ -78,7 +77,7 @@ class ByFtrace:
             await self._ftrace.register(fops)
         except OSError as error:
             self._printk(
-                log.ERR,
+                LOGLEVEL_ERR,
                 f"livepatch: failed to {doing} for function '{name}' ({-(error.errno or 0)})",
             )
             if doing.startswith("register"):
@@ -110,10 +109,10 @@ class ByJump:
     async def install(self, func: Struct, ops: Struct) -> None:
         entry, name = int(func.old_func), func.old_name.string()
         if func.old_size < CALL_SIZE:
-            self._printk(log.ERR, f"livepatch: function '{name}' is too small for a jump")
+            self._printk(LOGLEVEL_ERR, f"livepatch: function '{name}' is too small for a jump")
             raise OSError(errno.EINVAL, "too small")
         if not self._ftrace.claim(entry):
-            self._printk(log.ERR, f"livepatch: function '{name}' is being traced")
+            self._printk(LOGLEVEL_ERR, f"livepatch: function '{name}' is being traced")
             raise OSError(errno.EBUSY, "ftrace has it")
         self._original[entry] = self._text.read(entry)
 
@@ -212,7 +211,7 @@ class Redirection:
         other = self._way_of[int(func.old_func)]
         if other != way:
             self._printk(
-                log.ERR,
+                LOGLEVEL_ERR,
                 f"livepatch: function '{func.old_name.string()}' is redirected by {other}, "
                 f"no patch can redirect it by {way}",
             )

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from machine.computer import Computer
-from machine.kernel import ftrace
-from machine.kernel.ftrace import Ftrace
-from machine.kernel.sched import Scheduler, Task
-from machine.kernel.service import service
-from machine.kernel.slab import Slab
-from machine.kernel.stacktrace import StackTrace
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.service import service
+from klpfs.machine.kernel.trace import ftrace
+from klpfs.machine.kernel.trace.ftrace import Ftrace
 
 
 class Counter:

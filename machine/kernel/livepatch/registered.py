@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 
-from machine.kernel import printk as log
-from machine.kernel.livepatch.core import Livepatch
-from machine.kernel.livepatch.patch import klp_for_each_object
-from machine.kernel.livepatch.transition import KLP_PATCHED
-from machine.kernel.service import Ptr, service
-from machine.memory import PageFault
-from machine.structs import Struct
+from klpfs.machine.kernel.livepatch.core import Livepatch
+from klpfs.machine.kernel.livepatch.patch import klp_for_each_object
+from klpfs.machine.kernel.livepatch.transition import KLP_PATCHED
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_NOTICE, LOGLEVEL_WARNING
+from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.memory import PageFault
+from klpfs.machine.structs import Struct
 
 _FILE = "kernel/livepatch/core.c"
 
@@ -46,7 +46,7 @@ class RegisteredLivepatch(Livepatch):
             if patch.address_ in self._kobjects:
                 # In Linux the kobject on which the directory depends would be made anew.
                 self._printk(
-                    log.ERR,
+                    LOGLEVEL_ERR,
                     f"kobject ({patch.member_address_('kobj'):016x}): tried to init an initialized "
                     "object, something is seriously wrong.",
                 )
@@ -67,7 +67,7 @@ class RegisteredLivepatch(Livepatch):
 
     def _check_module(self, patch: Struct, name: str) -> None:
         if not patch.mod.klp:
-            self._say(log.ERR, f"module {name} is not marked as a livepatch module")
+            self._say(LOGLEVEL_ERR, f"module {name} is not marked as a livepatch module")
             raise OSError(errno.EINVAL, "not a livepatch module")
 
     def _hold_registered(self, patch: Struct) -> None:
@@ -135,7 +135,7 @@ class RegisteredLivepatch(Livepatch):
             raise OSError(errno.EBUSY, "a patch under it is disabled")
         self._hold_enabled(patch)
         name = patch.mod.name.string()
-        self._say(log.NOTICE, f"enabling patch '{name}'")
+        self._say(LOGLEVEL_NOTICE, f"enabling patch '{name}'")
         self.transition.init(patch, KLP_PATCHED)
         try:
             for obj in klp_for_each_object(self._space, patch):
@@ -182,7 +182,7 @@ class RegisteredLivepatch(Livepatch):
             self._modules.put(int(patch.mod))
 
     def _failed(self, name: str) -> None:
-        self._say(log.WARNING, f"failed to enable patch '{name}'")
+        self._say(LOGLEVEL_WARNING, f"failed to enable patch '{name}'")
 
     def _completed(self, patch: Struct) -> None:
         """It stays registered, enabled or not."""

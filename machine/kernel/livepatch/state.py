@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from machine import limits
-from machine.computer import Computer
-from machine.kernel.livepatch.transition import Transition
-from machine.kernel.service import U64, Ptr, service
-from machine.kernel.traps import Traps
-from machine.structs import Struct
+from klpfs.machine import limits
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.livepatch.transition import Transition
+from klpfs.machine.kernel.oops.traps import Traps
+from klpfs.machine.kernel.service import U64, Ptr, service
+from klpfs.machine.structs import Struct
 
 
 class States:

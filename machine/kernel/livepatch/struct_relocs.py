@@ -7,11 +7,10 @@ from __future__ import annotations
 import errno
 from typing import Protocol
 
-from machine.computer import Computer
-from machine.kernel import printk as log
-from machine.kernel.livepatch.patch import object_name
-from machine.kernel.printk import Printk
-from machine.structs import Struct
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.livepatch.patch import object_name
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, Printk
+from klpfs.machine.structs import Struct
 
 _R_X86_64_NONE, _R_X86_64_64, _R_X86_64_PC32, _R_X86_64_32, _R_X86_64_32S = 0, 1, 2, 10, 11
 
@@ -71,7 +70,7 @@ class StructRelocations:
         inside = int(core.base) <= reloc.loc < int(core.base) + core.size
         if not known or not inside:
             self._printk(
-                log.ERR,
+                LOGLEVEL_ERR,
                 f"livepatch: relocation failed for symbol '{name}' at {reloc.val:#018x} "
                 f"({-errno.EINVAL})",
             )

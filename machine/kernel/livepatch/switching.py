@@ -7,7 +7,7 @@
 
 Each of the classes below is a way to go from one side to the other, `Switches` has the choice. Between two
 checkpoints of Python's nobody else runs: that is the stopped machine. A change that has to find every
-task outside of the kernel at once has to keep them there, which `machine.kernel.freezer` does.
+task outside of the kernel at once has to keep them there, which `klpfs.machine.kernel.sched.freezer` does.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from machine.kernel import printk as log
-from machine.kernel.freezer import Freezer
-from machine.kernel.livepatch.consistency import Model
-from machine.kernel.livepatch.leaving import Leaving, Left
-from machine.kernel.livepatch.patch import Redirection
-from machine.kernel.livepatch.refcount import Counter
-from machine.kernel.livepatch.universe import KLP_PATCHED, KLP_UNPATCHED, Universes
-from machine.kernel.printk import Printk
-from machine.kernel.sched import Task, TaskState
-from machine.structs import Struct
+from klpfs.machine.kernel.livepatch.consistency import Model
+from klpfs.machine.kernel.livepatch.leaving import Leaving, Left
+from klpfs.machine.kernel.livepatch.patch import Redirection
+from klpfs.machine.kernel.livepatch.refcount import Counter
+from klpfs.machine.kernel.livepatch.universe import KLP_PATCHED, KLP_UNPATCHED, Universes
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_NOTICE, Printk
+from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.structs import Struct
 
 SIGNALS_TIMEOUT = 15
 """After so many tries in vain, and again after as many more, the tasks in the way are signalled."""
@@ -50,9 +49,7 @@ class Switch:
     def prepare(self) -> None:
         """Before the functions are put on their stacks, or before pre_unpatch: nothing changes yet."""
         universes = self._universes
-        universes.put_all(
-            KLP_UNPATCHED if universes.target_state == KLP_PATCHED else KLP_PATCHED
-        )
+        universes.put_all(KLP_UNPATCHED if universes.target_state == KLP_PATCHED else KLP_PATCHED)
         universes.set_transition(True)
 
     def start(self) -> None:
@@ -111,7 +108,7 @@ class ByThread(Switch):
     def _send_signals(self) -> None:
         """``klp_send_signals``: tasks that sleep interruptibly come out of it."""
         if self._signals_cnt == SIGNALS_TIMEOUT:
-            self._printk(log.NOTICE, "livepatch: signaling remaining tasks")
+            self._printk(LOGLEVEL_NOTICE, "livepatch: signaling remaining tasks")
         for task in self._universes.tasks():
             if self._universes.pending(task):
                 if not task.is_kthread:
@@ -147,9 +144,7 @@ class ByThreadInTurn(ByThread):
 class ByThreadOutside(ByThread):
     """Each task as it leaves the kernel or comes to a safe point; those that are there, at a try."""
 
-    def __init__(
-        self, universes: Universes, printk: Printk, look: Look, freezer: Freezer
-    ) -> None:
+    def __init__(self, universes: Universes, printk: Printk, look: Look, freezer: Freezer) -> None:
         super().__init__(universes, printk, look)
         self._freezer = freezer
 

@@ -11,23 +11,22 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable
 
-from machine.computer import Computer
-from machine.kernel import printk as log
-from machine.kernel.dyndbg import DynamicDebug
-from machine.kernel.livepatch.abi import Abi
-from machine.kernel.livepatch.callbacks import Callbacks
-from machine.kernel.livepatch.patch import Redirection, klp_for_each_object
-from machine.kernel.livepatch.switching import Switch
-from machine.kernel.livepatch.universe import (
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.livepatch.abi import Abi
+from klpfs.machine.kernel.livepatch.callbacks import Callbacks
+from klpfs.machine.kernel.livepatch.patch import Redirection, klp_for_each_object
+from klpfs.machine.kernel.livepatch.switching import Switch
+from klpfs.machine.kernel.livepatch.universe import (
     KLP_PATCHED,
     KLP_UNDEFINED,
     KLP_UNPATCHED,
     TIF_PATCH_PENDING,
     Universes,
 )
-from machine.kernel.printk import Printk
-from machine.kernel.sched import Scheduler, Task, TaskState
-from machine.structs import Struct
+from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_NOTICE, LOGLEVEL_WARNING, Printk
+from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.structs import Struct
 
 __all__ = [
     "KLP_PATCHED", "KLP_UNDEFINED", "KLP_UNPATCHED", "RETRY_SECONDS", "TIF_PATCH_PENDING", "Transition",
@@ -116,7 +115,7 @@ class Transition:
         """``klp_start_transition``: every task is marked to move."""
         _, name = self._current()
         starting = self._abi.starting.format(patch=name, what=self._what())
-        self._printk(log.NOTICE, f"livepatch: {starting}")
+        self._printk(LOGLEVEL_NOTICE, f"livepatch: {starting}")
         self._switch.start()
 
     async def try_complete(self) -> Struct | None:
@@ -132,7 +131,7 @@ class Transition:
                     switch.nudge()
                 self._retry_later()
                 return None
-            self._printk(log.NOTICE, f"livepatch: '{name}': {switch.in_the_way}")
+            self._printk(LOGLEVEL_NOTICE, f"livepatch: '{name}': {switch.in_the_way}")
             if tries == switch.tries:
                 await self._give_up()
             tries += 1
@@ -147,7 +146,7 @@ class Transition:
 
     async def _give_up(self) -> None:
         patch, name = self._current()
-        self._printk(log.WARNING, f"livepatch: '{name}': giving up {self._what()}")
+        self._printk(LOGLEVEL_WARNING, f"livepatch: '{name}': giving up {self._what()}")
         patch.enabled = not patch.enabled
         self._universes.target_state = 1 - self.target_state
         await self.complete()
@@ -175,7 +174,7 @@ class Transition:
                 await self._callbacks.post_patch(obj)
             elif target == KLP_UNPATCHED:
                 await self._callbacks.post_unpatch(obj)
-        self._printk(log.NOTICE, f"livepatch: '{name}': {what} complete")
+        self._printk(LOGLEVEL_NOTICE, f"livepatch: '{name}': {what} complete")
         self._universes.target_state = KLP_UNDEFINED
         self._universes.patch = None
         self._universes.changed()
@@ -206,7 +205,7 @@ class Transition:
 
     def force(self) -> None:
         """``klp_force_transition``: declare every task moved; the next try completes."""
-        self._printk(log.WARNING, "livepatch: forcing remaining tasks to the patched state")
+        self._printk(LOGLEVEL_WARNING, "livepatch: forcing remaining tasks to the patched state")
         self.move_all()
 
     def move_all(self) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from machine.computer import Computer
-from machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object
-from machine.kernel.sched import Scheduler, Task
-from machine.structs import Struct
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.structs import Struct
 
 KLP_UNDEFINED, KLP_UNPATCHED, KLP_PATCHED = -1, 0, 1
 """``task_struct.patch_state`` and ``klp_target_state``, include/linux/livepatch.h."""

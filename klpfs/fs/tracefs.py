@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``sys/kernel/tracing``: what can be traced, what is, and the function tracer.
+Documentation/trace/ftrace.rst, kernel/trace/trace.c, kernel/trace/ftrace.c."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+
+from klpfs.fs.caller import inside
+from klpfs.fs.nodes import Caller, Directory, Handle, ProcFile
+from klpfs.machine.kernel.kernel import Kernel
+from klpfs.machine.kernel.trace.tracer import FUNCTION, NOP
+
+_MAX_TRACER_SIZE = 100
+_EMPTY = {
+    False: "#### all functions enabled ####\n",
+    True: "#### no functions disabled ####\n",
+}
+"""What an empty filter says, and an empty ``set_ftrace_notrace``."""
+
+
+class _Listing(ProcFile):
+    """A file that nobody can write to, whatever its mode says."""
+
+    unable_errno = errno.EINVAL
+
+    def __init__(self, lines: Callable[[], str]) -> None:
+        async def show(_caller: Caller) -> bytes:
+            return lines().encode("utf-8", "surrogateescape")
+
+        super().__init__(show, mode=0o440)
+
+
+def tracefs(kernel: Kernel) -> Directory:
+    """The directory."""
+    ftrace = kernel.ftrace
+    root = Directory(0o700)
+    root.add(
+        "available_filter_functions",
+        _Listing(lambda: "".join(f"{ftrace.name(site)}\n" for site in ftrace.sites())),
+    )
+    root.add(
+        "enabled_functions",
+        _Listing(lambda: "".join(f"{ftrace.describe(s)}\n" for s in ftrace.enabled_sites())),
+    )
+    root.add("available_tracers", _Listing(lambda: f"{FUNCTION} {NOP}\n"))
+    root.add("current_tracer", _current_tracer(kernel))
+    root.add("tracing_on", _tracing_on(kernel))
+    root.add("trace", _Trace(kernel))
+    root.add("set_ftrace_filter", _Filter(kernel, notrace=False))
+    root.add("set_ftrace_notrace", _Filter(kernel, notrace=True))
+    return root
+
+
+def _current_tracer(kernel: Kernel) -> ProcFile:
+    tracer = kernel.tracer
+
+    async def show(_caller: Caller) -> bytes:
+        return f"{tracer.current}\n".encode()
+
+    async def store(caller: Caller, data: bytes) -> None:
+        name = data[:_MAX_TRACER_SIZE].split(b"\0")[0].rstrip()
+        async with inside(kernel, caller):
+            await tracer.set_current(name.decode("latin-1"))
+
+    return ProcFile(show, store, 0o640)
+
+
+def _tracing_on(kernel: Kernel) -> ProcFile:
+    async def show(_caller: Caller) -> bytes:
+        return f"{int(kernel.tracer.on)}\n".encode()
+
+    async def store(_caller: Caller, data: bytes) -> None:
+        number = re.fullmatch(rb"\+?([0-9]+)\n?", data.split(b"\0")[0])  # kstrtoul(), in base 10
+        if number is None:
+            raise OSError(errno.EINVAL, "not a number")
+        kernel.tracer.on = bool(int(number[1]))
+
+    return ProcFile(show, store, 0o640)
+
+
+class _Trace(ProcFile):
+    """``trace``: to open it with O_TRUNC is to forget what it has; what is written does not matter."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._tracer = kernel.tracer
+
+        async def show(_caller: Caller) -> bytes:
+            return self._tracer.text().encode("utf-8", "surrogateescape")
+
+        async def store(_caller: Caller, data: bytes) -> None:
+            """``tracing_write_stub``."""
+
+        super().__init__(show, store, 0o640)
+
+    def open(self, caller: Caller, flags: int) -> Handle:
+        if flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY:
+            self._tracer.clear()
+        return super().open(caller, flags)
+
+
+class _Filter(ProcFile):
+    """``set_ftrace_filter`` and ``set_ftrace_notrace``: words, of which each adds functions, or takes some
+    out with ``!``. To open it with O_TRUNC is to begin with none."""
+
+    def __init__(self, kernel: Kernel, *, notrace: bool) -> None:
+        self.kernel = kernel
+        self.notrace = notrace
+
+        async def show(_caller: Caller) -> bytes:
+            names = "".join(f"{name}\n" for name in kernel.tracer.names(notrace=notrace))
+            return (names or _EMPTY[notrace]).encode("utf-8", "surrogateescape")
+
+        super().__init__(show, mode=0o640)
+
+    def open(self, caller: Caller, flags: int) -> Handle:
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            return super().open(caller, flags)
+        return _FilterWriter(self, bool(flags & os.O_TRUNC))
+
+
+class _FilterWriter(Handle):
+    """``ftrace_regex_open`` for writing: what is made of the filter takes effect when it is closed."""
+
+    node: _Filter
+
+    def __init__(self, node: _Filter, truncates: bool) -> None:
+        super().__init__(node)
+        self._tracer = node.kernel.tracer
+        self._sites = set() if truncates else self._tracer.functions(notrace=node.notrace)
+        self._rest = b""
+        self._written = False
+        self._pending = truncates
+
+    async def write(self, caller: Caller, offset: int, data: bytes) -> int:
+        *words, self._rest = re.split(rb"[\s\0]+", self._rest + data)
+        self._take(words)
+        self._written = True
+        return len(data)
+
+    def _take(self, words: list[bytes]) -> None:
+        for word in filter(None, words):
+            self._pending = True
+            self._sites = self._tracer.apply(word.decode("utf-8", "surrogateescape"), self._sites)
+
+    async def flush(self, caller: Caller) -> None:
+        # A shell's redirection closes the original descriptor before anything was written.
+        if self._written:
+            await self._close(caller)
+
+    async def _close(self, caller: Caller) -> None:
+        rest, self._rest = self._rest, b""
+        self._take([rest])
+        if self._pending:
+            self._pending = False
+            async with inside(self.node.kernel, caller):
+                await self._tracer.set_functions(self._sites, notrace=self.node.notrace)
+
+    def release(self) -> None:
+        if self._pending:  # opened with O_TRUNC, and that was all
+            self.node.kernel.workqueues.queue(self._empty)
+
+    async def _empty(self) -> None:
+        await self._tracer.set_functions(self._sites, notrace=self.node.notrace)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``klpfs run``: a process tree whose kernel is the machine's."""

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Caches of objects of one size: ``kmem_cache_create`` and its kin, mm/slab_common.c."""
+
+from __future__ import annotations
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import GFP_ZERO, Slab
+from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
+from klpfs.machine.memory import PageFault
+from klpfs.machine.structs import Struct
+
+_SEVENTH_ARGUMENT = 8  # from RSP, behind the return address
+
+
+class KmemCaches:
+    """Every cache is a struct kmem_cache with its name, size and constructor; the objects are kmalloc's."""
+
+    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
+        self._computer = computer
+        self._space = computer.space
+        self._sched = sched
+        self._slab = slab
+
+    def _create(self, name: int, size: int, flags: int, constructor: int) -> int:
+        room = self._space.types.sizeof("struct kmem_cache")
+        cache: Struct = self._space.view("struct kmem_cache", self._slab.alloc(room, "kmem_cache"))
+        cache.name, cache.size, cache.object_size = name, size, size
+        cache.flags, cache.ctor, cache.refcount = flags, constructor, 1
+        return cache.address_
+
+    @service("kmem_cache_create")
+    def kmem_cache_create(self, name: Ptr, size: U32, _align: U32, flags: U32, ctor: Ptr) -> int:
+        return self._create(name, size, flags, ctor)
+
+    @service("kmem_cache_create_usercopy")
+    def kmem_cache_create_usercopy(
+        self, name: Ptr, size: U32, _align: U32, flags: U32, _offset: U32, _usersize: U32
+    ) -> int:
+        ctor = self._space.read_u64(self._computer.cpu["rsp"] + _SEVENTH_ARGUMENT)
+        return self._create(name, size, flags, ctor)
+
+    @service("kmem_cache_destroy")
+    def kmem_cache_destroy(self, cache: Ptr) -> None:
+        self._slab.kfree(cache)
+
+    async def _alloc(self, address: int, flags: int) -> int:
+        if not address:
+            raise PageFault(0)
+        cache = self._space.view("struct kmem_cache", address)
+        try:
+            made = self._slab.alloc(cache.object_size, cache.name.string() if cache.name else "?")
+        except MemoryError:
+            return 0
+        if cache.ctor and not flags & GFP_ZERO:
+            await self._sched.current.call(cache.ctor, made)
+        return made
+
+    @service("kmem_cache_alloc")
+    async def kmem_cache_alloc(self, cache: Ptr, flags: U32) -> int:
+        return await self._alloc(cache, flags)
+
+    @service("kmem_cache_alloc_node")
+    async def kmem_cache_alloc_node(self, cache: Ptr, flags: U32, _node: S32) -> int:
+        return await self._alloc(cache, flags)
+
+    @service("kmem_cache_alloc_lru")
+    async def kmem_cache_alloc_lru(self, cache: Ptr, _lru: Ptr, flags: U32) -> int:
+        return await self._alloc(cache, flags)
+
+    @service("kmem_cache_free")
+    def kmem_cache_free(self, _cache: Ptr, address: Ptr) -> None:
+        self._slab.kfree(address)
+
+    @service("kmem_cache_size")
+    def kmem_cache_size(self, cache: Ptr) -> U64:
+        return int(self._space.view("struct kmem_cache", cache).object_size)

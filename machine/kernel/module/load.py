@@ -1,0 +1,540 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Putting a module's file into memory: checks, layout, symbols, relocations, protection.
+kernel/module/main.c, kernel/module/strict_rwx.c.
+
+What a booted kernel rewrites in a module's text for its processor (``.altinstructions``,
+``.parainstructions``, ``.smp_locks``, ``.retpoline_sites``, ``.return_sites``, ``.call_sites``,
+``.ibt_endbr_seal``, ``.static_call_sites``) is left as the compiler made it, which every processor can
+run: so is the text of the image itself, and so are its static calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from klpfs.machine import limits
+from klpfs.machine.computer import Computer
+from klpfs.machine.elf import (
+    SHF_RELA_LIVEPATCH,
+    SHN_ABS,
+    SHN_COMMON,
+    SHN_LIVEPATCH,
+    SHN_UNDEF,
+    SHT_NOBITS,
+    STB_WEAK,
+    ElfError,
+    ElfSymbol,
+    Layout,
+    ModuleImage,
+    apply_relocations,
+    layout,
+)
+from klpfs.machine.image import Export, Symbol, read_exports
+from klpfs.machine.kernel.livepatch.abi import Abi, Life
+from klpfs.machine.kernel.module.percpu import ModulePerCpu
+from klpfs.machine.kernel.module.version import ModVersions
+from klpfs.machine.kernel.oops.taint import Taint, Tainted
+from klpfs.machine.kernel.printk.printk import (
+    LOGLEVEL_ERR,
+    LOGLEVEL_NOTICE,
+    LOGLEVEL_WARNING,
+    Printk,
+)
+from klpfs.machine.kernel.sched.wait import Once, Users
+from klpfs.machine.structs import Space, Struct
+from klpfs.machine.symbols import Region
+
+MODULE_REF_BASE = 1
+UNREAD = {
+    "__tracepoints", "__tracepoints_ptrs", "__bpf_raw_tp_map", "_ftrace_events", "_ftrace_eval_map",
+    "__trace_printk_fmt", "__dyndbg", ".BTF", "___srcu_struct_ptrs", "_error_injection_whitelist",
+    ".kunit_test_suites",
+}  # fmt: skip
+"""Tables for subsystems that do not run here: nobody reads them."""
+
+_GPL_COMPATIBLE = {
+    "GPL", "GPL v2", "GPL and additional rights",
+    "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL",
+}  # fmt: skip
+_MAKES_LOCKDEP_UNRELIABLE = {Taint.FORCED_MODULE, Taint.PROPRIETARY_MODULE}
+_IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
+_UNFORMED = 3
+_BUG_ENTRY, _JUMP_ENTRY = 12, 16
+
+
+@dataclass(eq=False)
+class LoadedModule:
+    """A module on its way in, in place, or on its way out. What the guest can see of it is
+    ``struct``, the struct module in its own memory."""
+
+    elf: ModuleImage
+    taints: int = 0
+    placed: bool = False
+    struct: Struct = field(init=False)
+    plan: Layout = field(init=False)
+    core_base: int = 0
+    init_base: int = 0
+    percpu: tuple[int, int] = (0, 0)
+    """Where its per-CPU variables are linked, and their bytes."""
+    addresses: dict[int, int] = field(default_factory=dict)
+    """Where each section is, by its index."""
+    versions: ModVersions = field(init=False)
+    values: list[int] = field(default_factory=list)
+    """The final value of each symbol, by its index."""
+    exports: dict[str, Export] = field(default_factory=dict)
+    uses: list[LoadedModule] = field(default_factory=list)
+    users: list[LoadedModule] = field(default_factory=list)
+    ftrace_sites: list[int] = field(default_factory=list)
+    bug_table: tuple[int, int] | None = None
+    jump_table: tuple[int, int] = (0, 0)
+    exception_table: tuple[int, int] = (0, 0)
+    orc_tables: tuple[range, range] = (range(0), range(0))
+    finished: Once = field(default_factory=Once)
+    """It is live, or will never be."""
+    param_users: Users = field(default_factory=Users)
+    """The tasks that are in the functions of its parameters, by way of sysfs."""
+
+    @property
+    def name(self) -> str:
+        """Its name, with underscores."""
+        return self.elf.name
+
+    @property
+    def refcount(self) -> int:
+        """``module_refcount``: -1 once it is being unloaded."""
+        return int(self.struct.refcnt.counter) - MODULE_REF_BASE
+
+    @property
+    def is_gpl(self) -> bool:
+        """Whether its licence lets it use GPL-only symbols."""
+        return (self.elf.modinfo.get("license") or "unspecified") in _GPL_COMPATIBLE
+
+    def modinfo(self, tag: str) -> str | None:
+        """The first value of a tag of its .modinfo."""
+        return self.elf.modinfo.get(tag)
+
+    @property
+    def core_size(self) -> int:
+        """Bytes that stay."""
+        return self.plan.core.size
+
+    @property
+    def init_size(self) -> int:
+        """Bytes that go when init is done."""
+        return self.plan.init.size
+
+    @property
+    def regions(self) -> list[Region]:
+        """The memory it has now."""
+        regions = [Region(self.core_base, self.core_size, self.plan.core.text_size)]
+        if self.init_base:
+            regions.append(Region(self.init_base, self.init_size, self.plan.init.text_size))
+        return regions
+
+    def _symbols(self, indexes: Iterator[int]) -> list[Symbol]:
+        found = []
+        for i in indexes:
+            symbol = self.elf.symbols[i]
+            kind = self.elf.kind(symbol)
+            if symbol.name in self.exports:
+                kind = kind.upper()
+            found.append(Symbol(symbol.name, self.values[i], symbol.size, kind))
+        return found
+
+    @property
+    def symbols(self) -> list[Symbol]:
+        """Its symbol table, while init runs."""
+        return self._symbols(iter(range(len(self.elf.symbols))))
+
+    @property
+    def core_symbols(self) -> list[Symbol]:
+        """Its symbol table without what belongs to init."""
+        return self._symbols(i for i in range(len(self.elf.symbols)) if self.elf.is_core(i))
+
+    @property
+    def section_addresses(self) -> list[tuple[str, int]]:
+        """Name and address of every section that is in memory and not empty."""
+        return [
+            (section.name, self.addresses[section.index])
+            for section in self.elf.sections
+            if section.index in self.addresses and section.size
+        ]
+
+    def params(self, space: Space) -> list[Struct]:
+        """Its ``struct kernel_param``s."""
+        section = self.elf.find("__param")
+        if section is None or section.index not in self.addresses or section.size > limits.TABLE:
+            return []
+        size = space.types.sizeof("struct kernel_param")
+        base = self.addresses[section.index]
+        return [
+            space.view("struct kernel_param", base + i * size) for i in range(section.size // size)
+        ]
+
+
+class Loaded(Protocol):
+    """What is there already: the kernel, and modules."""
+
+    def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
+        """The export of that name for ``user``. Raises OSError(EBUSY) if its module is not ready."""
+
+    def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
+        """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
+
+
+class Loader:
+    """Reads, places and frees modules."""
+
+    def __init__(
+        self,
+        computer: Computer,
+        printk: Printk,
+        tainted: Tainted,
+        loaded: Loaded,
+        relocate_klp: Callable[[LoadedModule], None],
+        abi: Abi,
+    ) -> None:
+        self._computer = computer
+        self._printk = printk
+        self._tainted = tainted
+        self._loaded = loaded
+        self._relocate_klp = relocate_klp
+        self._abi = abi
+        self._percpu = ModulePerCpu(computer)
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        """What is wrong with the file goes into the log, its errno to the caller."""
+        try:
+            yield
+        except ElfError as error:
+            for line in error.lines:
+                self._printk(error.level, line)
+            raise OSError(error.errno, str(error)) from None
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def read(self, data: bytes, flags: int) -> LoadedModule:
+        """Check a file: its form, its vermagic, what it says of itself. Raises OSError, after a line
+        in the log."""
+        with self._logged():
+            module = LoadedModule(ModuleImage.parse(data, smp=self._percpu.smp))
+        self._check_versions(module, flags)
+        self._check_vermagic(module, flags)
+        if module.modinfo("intree") is None:
+            self._taint(
+                module,
+                Taint.OOT_MODULE,
+                f"{module.name}: loading out-of-tree module taints kernel.",
+            )
+        if module.modinfo("staging") is not None:
+            self._taint(
+                module,
+                Taint.CRAP,
+                f"{module.name}: module is from the staging directory, the quality is unknown, you "
+                "have been warned.",
+            )
+        if module.elf.is_livepatch and self._abi.marked:
+            self._check_livepatch(module)
+        if not module.is_gpl:
+            licence = module.modinfo("license") or "unspecified"
+            self._taint(
+                module,
+                Taint.PROPRIETARY_MODULE,
+                f"{module.name}: module license '{licence}' taints kernel.",
+            )
+        return module
+
+    def _taint(
+        self, module: LoadedModule, flag: Taint, sentence: str, level: int = LOGLEVEL_WARNING
+    ) -> None:
+        """``add_taint_module``; the sentence comes only with the first of its kind."""
+        if not self._tainted.mask >> flag & 1:
+            self._printk(level, sentence)
+        self._tainted.add(flag, lockdep_ok=flag not in _MAKES_LOCKDEP_UNRELIABLE)
+        module.taints |= 1 << flag
+
+    def _check_livepatch(self, module: LoadedModule) -> None:
+        """``check_modinfo_livepatch``."""
+        if self._abi.life is Life.NONE:
+            self._printk(
+                LOGLEVEL_ERR,
+                f"{module.name}: module is marked as livepatch module, but livepatch support is "
+                "disabled",
+            )
+            raise OSError(errno.ENOEXEC, "no livepatch support")
+        module.taints |= 1 << Taint.LIVEPATCH
+        self._tainted.add(Taint.LIVEPATCH)
+        sentence = f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
+        self._printk.once("check_modinfo_livepatch", LOGLEVEL_NOTICE, sentence)
+
+    def _check_versions(self, module: LoadedModule, flags: int) -> None:
+        """``check_modstruct_version``: does it know the structs of this kernel?"""
+        module.versions = ModVersions(
+            module.elf,
+            ignore=bool(flags & _IGNORE_MODVERSIONS),
+            say=lambda line: self._printk(LOGLEVEL_WARNING, line),
+            force=lambda line: self._taint(module, Taint.FORCED_MODULE, line),
+        )
+        export = self._computer.image.exports.get("module_layout")
+        if export is not None and not module.versions.agree("module_layout", export):
+            raise OSError(errno.ENOEXEC, "module_layout")
+
+    def _check_vermagic(self, module: LoadedModule, flags: int) -> None:
+        wanted = self._computer.image.vermagic
+        magic = None if flags & _IGNORE_VERMAGIC else module.modinfo("vermagic")
+        if magic is None:
+            self._taint(
+                module, Taint.FORCED_MODULE, f"{module.name}: bad vermagic: kernel tainted."
+            )
+        elif not module.versions.same_magic(wanted, magic):
+            self._printk(
+                LOGLEVEL_ERR, f"{module.name}: version magic '{magic}' should be '{wanted}'"
+            )
+            raise OSError(errno.ENOEXEC, "version magic")
+
+    # -- its place --------------------------------------------------------------------------------
+
+    def place(self, module: LoadedModule) -> None:
+        """Lay it out in guest memory, resolve and relocate. Raises OSError, after a line in the log."""
+        self._check_signature(module)
+        with self._logged():
+            module.plan = layout(module.elf)
+            self._copy(module)
+            self._adopt_struct(module)
+            module.percpu = self._percpu.alloc(module.elf)
+            self._resolve(module)
+            self._relocate(module)
+            self._read_tables(module)
+            self._protect(module)
+
+    def _check_signature(self, module: LoadedModule) -> None:
+        """Of a kernel that knows signatures. There are no keys here to check one with."""
+        if "sig_ok" in self._computer.space.types["struct module"].fields:
+            self._taint(
+                module,
+                Taint.UNSIGNED_MODULE,
+                f"{module.name}: module verification failed: signature and/or required key missing "
+                "- tainting kernel",
+                LOGLEVEL_NOTICE,
+            )
+
+    def _copy(self, module: LoadedModule) -> None:
+        computer, plan = self._computer, module.plan
+        size = plan.core.size + plan.init.size
+        try:
+            for part, attribute in ((plan.core, "core_base"), (plan.init, "init_base")):
+                if part.size:
+                    base = computer.map_pages(computer.modules_area, part.size)
+                    setattr(module, attribute, base)
+        except MemoryError:
+            self._printk(
+                LOGLEVEL_WARNING,
+                f"{module.name}: vmalloc error: size {size}, failed to allocate pages",
+            )
+            raise OSError(errno.ENOMEM, "no memory for the module") from None
+        for index, place in plan.places.items():
+            section = module.elf.sections[index]
+            address = (module.init_base if place.init else module.core_base) + place.offset
+            module.addresses[index] = address
+            if section.type != SHT_NOBITS:
+                computer.memory.write(address, bytes(section.data))
+
+    def _adopt_struct(self, module: LoadedModule) -> None:
+        space, elf = self._computer.space, module.elf
+        if elf.sections[elf.this_module].size < space.types.sizeof("struct module"):
+            raise ElfError(
+                errno.ENOEXEC,
+                f"{module.name}: .gnu.linkonce.this_module section size must match the kernel's "
+                "built struct module size at run time",
+            )
+        view = space.view("struct module", module.addresses[elf.this_module])
+        module.struct, module.placed = view, True
+        view.state = _UNFORMED
+        view.taints = module.taints
+        view.klp = elf.is_livepatch
+        view.klp_alive = False
+        core, init = module.plan.core, module.plan.init
+        for name, base, part in (
+            ("core_layout", module.core_base, core),
+            ("init_layout", module.init_base, init),
+        ):
+            placed = getattr(view, name)
+            placed.base, placed.size = base, part.size
+            placed.text_size, placed.ro_size = part.text_size, part.ro_size
+        for member in ("source_list", "target_list", "list"):
+            space.init_list_head(view.member_address_(member))
+
+    def _resolve(self, module: LoadedModule) -> None:
+        """``simplify_symbols``: every unknown symbol is named before the module is refused."""
+        failed = 0
+        for symbol in module.elf.symbols:
+            value, problem = self._value_of(module, symbol)
+            failed = failed or problem
+            module.values.append(value & (1 << 64) - 1)
+        if failed:
+            raise OSError(failed, "symbols")
+
+    def _value_of(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
+        """The value of a symbol, and an errno if it has none."""
+        name, shndx = module.name, symbol.shndx
+        if shndx in (SHN_ABS, SHN_LIVEPATCH):
+            return symbol.value, 0
+        if shndx == SHN_COMMON:
+            self._printk(LOGLEVEL_WARNING, f"{name}: please compile with -fno-common")
+            return 0, errno.ENOEXEC
+        if shndx == SHN_UNDEF:
+            return self._import(module, symbol) if symbol.name else (0, 0)
+        if shndx >= len(module.elf.sections):
+            self._printk(
+                LOGLEVEL_ERR,
+                f"{name}: Symbol {symbol.name} has an invalid section index {shndx} "
+                f"(max {len(module.elf.sections) - 1})",
+            )
+            return 0, errno.ENOEXEC
+        if shndx == module.elf.percpu:
+            return symbol.value + module.percpu[0], 0
+        return symbol.value + module.addresses.get(shndx, 0), 0
+
+    def _import(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
+        problem = errno.ENOENT
+        try:
+            export = self._loaded.resolve(module, symbol.name, gpl=module.is_gpl)
+            if export is not None and not module.versions.agree(symbol.name, export):
+                raise OSError(errno.EINVAL, "another version of the symbol")
+        except OSError as error:
+            export, problem = None, error.errno or errno.EINVAL
+        if export is not None:
+            return export.addr, 0
+        if symbol.bind == STB_WEAK and problem == errno.ENOENT:
+            return 0, 0
+        self._printk(
+            LOGLEVEL_WARNING, f"{module.name}: Unknown symbol {symbol.name} (err {-problem})"
+        )
+        return 0, problem
+
+    def _relocate(self, module: LoadedModule) -> None:
+        memory = self._computer.memory
+        for section in module.elf.relocation_sections():
+            if section.flags & SHF_RELA_LIVEPATCH:
+                continue
+            target = module.elf.sections[section.info]
+            apply_relocations(
+                module.name,
+                module.elf.relocations(section),
+                module.values,
+                module.addresses[section.info],
+                target.size,
+                memory.read,
+                memory.write,
+            )
+        self._relocate_klp(module)
+
+    # -- what it brings ---------------------------------------------------------------------------
+
+    def _table(self, module: LoadedModule, name: str) -> tuple[int, int]:
+        """Start and end of a section in memory; both 0 if it has none."""
+        section = module.elf.find(name)
+        if section is None or section.index not in module.addresses:
+            return 0, 0
+        if section.size > limits.TABLE:
+            raise ElfError(errno.ENOMEM, f"{module.name}: {name} has {section.size} bytes")
+        start = module.addresses[section.index]
+        return start, start + section.size
+
+    def _read_tables(self, module: LoadedModule) -> None:
+        memory, view = self._computer.memory, module.struct
+        for table, gpl_only in (("__ksymtab", False), ("__ksymtab_gpl", True)):
+            start, end = self._table(module, table)
+            crcs, _ = self._table(module, table.replace("ksymtab", "kcrctab"))
+            module.exports |= read_exports(memory.read, start, end, gpl_only, crcs)
+        for name in module.exports:
+            self._refuse_duplicate(module, name)
+        start, end = self._table(module, "__mcount_loc")
+        places = memory.read(start, (end - start) & -8) if start else b""
+        sites = struct.unpack(f"<{len(places) // 8}Q", places)
+        module.ftrace_sites = [site for site in sites if site and self._is_text(module, site)]
+        view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
+        module.exception_table = self._table(module, "__ex_table")
+        module.jump_table = start, end = self._table(module, "__jump_table")
+        if start and "jump_entries" in view.type_.fields:
+            view.jump_entries, view.num_jump_entries = start, (end - start) // _JUMP_ENTRY
+        module.orc_tables = (
+            range(*self._table(module, ".orc_unwind_ip")), range(*self._table(module, ".orc_unwind"))
+        )  # fmt: skip
+        start, end = self._table(module, "__bug_table")
+        if start:
+            module.bug_table = (start, end)
+            view.bug_table, view.num_bugs = start, (end - start) // _BUG_ENTRY
+        if module.percpu[1]:
+            view.percpu, view.percpu_size = module.percpu
+        params = module.params(self._computer.space)
+        view.num_kp = len(params)
+        if params:
+            view.kp = params[0].address_
+
+    def _is_text(self, module: LoadedModule, site: int) -> bool:
+        return any(
+            region.base <= site and site + 5 <= region.base + region.text_size
+            for region in module.regions
+        )
+
+    def _refuse_duplicate(self, module: LoadedModule, name: str) -> None:
+        """``verify_exported_symbols``."""
+        owner = self._loaded.owner_of(name, but=module)
+        if owner is not None:
+            raise ElfError(
+                errno.ENOEXEC,
+                f"{module.name}: exports duplicate symbol {name} (owned by {owner})",
+            )
+
+    def _protect(self, module: LoadedModule) -> None:
+        """``module_enable_ro``, ``module_enable_nx``, ``module_enable_x``."""
+        memory = self._computer.memory
+        for base, part in (
+            (module.core_base, module.plan.core),
+            (module.init_base, module.plan.init),
+        ):
+            if part.text_size:
+                memory.protect(base, part.text_size, writable=False, executable=True)
+            if part.ro_size > part.text_size:
+                size = part.ro_size - part.text_size
+                memory.protect(base + part.text_size, size, writable=False, executable=False)
+
+    # -- its end ----------------------------------------------------------------------------------
+
+    def free_init(self, module: LoadedModule) -> None:
+        """Init is done: its memory goes, and data that is read-only from now on becomes so."""
+        core = module.plan.core
+        if core.ro_after_init_size > core.ro_size:
+            self._computer.memory.protect(
+                module.core_base + core.ro_size,
+                core.ro_after_init_size - core.ro_size,
+                writable=False,
+                executable=False,
+            )
+        self._free_part(module.init_base, module.init_size)
+        gone = [index for index, place in module.plan.places.items() if place.init]
+        for index in gone:
+            module.addresses.pop(index, None)
+        module.init_base = 0
+        module.struct.init_layout.base = 0
+        module.struct.init_layout.size = 0
+
+    def free(self, module: LoadedModule) -> None:
+        """Give its memory back."""
+        if hasattr(module, "plan"):
+            self._free_part(module.core_base, module.core_size)
+            self._free_part(module.init_base, module.init_size)
+        self._percpu.free(*module.percpu)
+        module.core_base, module.init_base, module.percpu = 0, 0, (0, 0)
+        module.placed = False
+
+    def _free_part(self, base: int, size: int) -> None:
+        if base:
+            self._computer.unmap_pages(self._computer.modules_area, base, size)

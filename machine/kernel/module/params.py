@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Parameters of modules: text in, text out, by the guest's own ``param_ops``. kernel/params.c."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
+from klpfs.machine.kernel.proc import check
+from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.vsprintf import text
+from klpfs.machine.memory import PAGE_SIZE
+from klpfs.machine.structs import Struct
+
+_FL_NOARG = 1  # KERNEL_PARAM_OPS_FL_NOARG
+
+
+def next_argument(line: str) -> tuple[str, str | None, str]:
+    """``next_arg``, lib/cmdline.c: the first ``name=value`` of a line, the rest. Quotes keep blanks
+    together and go; the value is None without ``=``."""
+    quoted, equals, i = False, -1, 0
+    for i, c in enumerate(line):
+        if c in " \t\n" and not quoted:
+            break
+        if c == "=" and equals < 0:
+            equals = i
+        if c == '"':
+            quoted = not quoted
+    else:
+        i = len(line)
+    argument, rest = line[:i], line[i:].lstrip()
+    if equals <= 0:
+        return argument.strip('"'), None, rest
+    name, value = argument[:equals], argument[equals + 1 :]
+    if name.startswith('"'):
+        return name[1:], value.removesuffix('"'), rest
+    if value.startswith('"'):
+        value = value[1:].removesuffix('"')
+    return name, value, rest
+
+
+class InvalidValue(OSError):
+    """A parameter does not take this. ``value``: what is left of it; that of an array is cut in pieces."""
+
+    def __init__(self, number: int, value: str) -> None:
+        super().__init__(number, "not a value of this parameter")
+        self.value = value
+
+
+class Params:
+    """Sets and gets the ``kernel_param``s of modules."""
+
+    def __init__(
+        self,
+        computer: Computer,
+        sched: Scheduler,
+        slab: Slab,
+        printk: Printk,
+        dyndbg: DynamicDebug,
+    ) -> None:
+        self._computer = computer
+        self._sched = sched
+        self._slab = slab
+        self._printk = printk
+        self._dyndbg = dyndbg
+
+    async def parse(self, module: str, line: str, params: Iterable[Struct]) -> None:
+        """``parse_args``: set the parameters that the command line of a module names.
+
+        An unknown one is warned of; an invalid value raises OSError, after a line in the log.
+        """
+        by_name = {_canonical(param.name.string()): param for param in params}
+        line = line.strip()
+        while line:
+            name, value, line = next_argument(line)
+            if name == "--" and value is None:
+                self._printk(LOGLEVEL_WARNING, f"{module}: parameters '{line}' after `--' ignored")
+                break
+            param = by_name.get(_canonical(name))
+            if param is None:
+                self._unknown(module, name, value)
+                continue
+            try:
+                await self.set(param, value)
+            except InvalidValue as error:
+                what = "too large" if error.errno == errno.ENOSPC else "invalid"
+                self._printk(
+                    LOGLEVEL_ERR, f"{module}: `{error.value}' {what} for parameter `{name}'"
+                )
+                raise
+
+    def _unknown(self, module: str, name: str, value: str | None) -> None:
+        """``unknown_module_param_cb``: two names mean something to the kernel, in every module."""
+        if name == "async_probe":
+            return
+        of_module, dot, rest = name.partition(".")
+        if (rest if dot else name) == "dyndbg":
+            with suppress(OSError):  # a query that fails does not keep the module out
+                self._dyndbg.execute("+p" if value is None else value, of_module if dot else module)
+            return
+        self._printk(LOGLEVEL_WARNING, f"{module}: unknown parameter '{name}' ignored")
+
+    async def set(self, param: Struct, value: str | None) -> None:
+        """Call the parameter's ``set``. Raises InvalidValue with what it returned; EPERM if it has none."""
+        if value is None and not param.ops.flags & _FL_NOARG:
+            raise InvalidValue(errno.EINVAL, "")
+        if not param.ops.set:
+            raise InvalidValue(errno.EPERM, value or "")
+        at = 0
+        if value is not None:
+            data = value.encode("utf-8", "surrogateescape") + b"\0"
+            at = self._slab.alloc(len(data), "parameter")
+            self._computer.memory.write(at, data)
+        try:
+            async with self._locked(param):
+                check(await self._sched.current.call(param.ops.set, at, param.address_))
+        except OSError as error:
+            left = self._computer.space.read_string(at) if at else ""
+            raise InvalidValue(error.errno or errno.EINVAL, left) from None
+        finally:
+            self._slab.free(at)
+
+    async def get(self, param: Struct) -> str:
+        """Call the parameter's ``get``; its text, with the newline. Raises OSError."""
+        if not param.ops.get:
+            raise OSError(errno.EPERM, "cannot be read")
+        page = self._slab.alloc(PAGE_SIZE, "parameter")
+        try:
+            async with self._locked(param):
+                size = check(await self._sched.current.call(param.ops.get, page, param.address_))
+            return text(self._computer.memory.read(page, size))
+        finally:
+            self._slab.free(page)
+
+    @asynccontextmanager
+    async def _locked(self, param: Struct) -> AsyncIterator[None]:
+        """With the lock of the module's parameters; some ``set`` functions look whether it is held."""
+        call, symbol = self._sched.current.call, self._computer.symbol
+        await call(symbol("kernel_param_lock"), int(param.mod))
+        try:
+            yield
+        finally:
+            await call(symbol("kernel_param_unlock"), int(param.mod))
+
+    async def destroy(self, params: Iterable[Struct]) -> None:
+        """``destroy_params``: give back what the values hold, before the module goes."""
+        for param in params:
+            if param.ops.free:
+                await self._sched.current.call(param.ops.free, int(param.arg))
+
+
+def _canonical(name: str) -> str:
+    """Dashes and underscores are the same in names of parameters (``parameq``)."""
+    return name.replace("-", "_")

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the allocator says of those who misuse it: mm/slub.c with slub_debug=FP, mm/slab_common.c,
+mm/page_alloc.c, mm/vmalloc.c."""
+
+from __future__ import annotations
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import POISON_FREE, Slab
+from klpfs.machine.kernel.oops.taint import Taint, Tainted
+from klpfs.machine.kernel.oops.traps import Traps
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
+from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.memory import PAGE_SIZE
+
+_LINE = 16
+_SHOWN = 64
+_RULE = 77
+
+
+class SlubDebug:
+    """Reports the errors that ``slab`` finds, and what it cannot give."""
+
+    def __init__(
+        self,
+        computer: Computer,
+        slab: Slab,
+        sched: Scheduler,
+        printk: Printk,
+        traps: Traps,
+        tainted: Tainted,
+    ) -> None:
+        self._memory = computer.memory
+        self._sched = sched
+        self._printk = printk
+        self._traps = traps
+        self._tainted = tainted
+        self._warned: set[str] = set()
+        slab.reports = self
+
+    def _slab_bug(self, cache: str, problem: str) -> None:
+        """``slab_bug``"""
+        self._printk(LOGLEVEL_ERR, "=" * _RULE)
+        self._printk(LOGLEVEL_ERR, f"BUG {cache} ({self._tainted}): {problem}")
+        self._printk(LOGLEVEL_ERR, "-" * _RULE + "\n")
+
+    def _trailer(self, address: int, room: int) -> None:
+        """``print_trailer``, as far as there are such things here."""
+        self._printk(LOGLEVEL_ERR, f"Object {address:#018x} @offset={address % PAGE_SIZE}")
+        data = self._memory.read(address, min(room, _SHOWN))
+        for at in range(0, len(data), _LINE):
+            line = data[at : at + _LINE]
+            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in line)
+            self._printk(LOGLEVEL_ERR, f"Object   {address + at:016x}: {line.hex(' '):<47}  {text}")
+        self._traps.dump_stack()
+        self._tainted.add(Taint.BAD_PAGE)
+
+    def already_free(self, cache: str, address: int, room: int) -> None:
+        """A double free: it is left as it is."""
+        self._slab_bug(cache, "Object already free")
+        self._trailer(address, room)
+        self._printk(LOGLEVEL_ERR, f"FIX {cache}: Object at {address:#018x} not freed")
+
+    def invalid_pointer(self, cache: str, address: int) -> None:
+        """What is freed is in the middle of an object."""
+        self._slab_bug(cache, f"Invalid object pointer {address:#018x}")
+        self._traps.dump_stack()
+        self._tainted.add(Taint.BAD_PAGE)
+        self._printk(LOGLEVEL_ERR, f"FIX {cache}: Object at {address:#018x} not freed")
+
+    def overwritten(self, cache: str, address: int, data: bytes) -> None:
+        """A use after free: the object is about to be handed out."""
+        bad = [i for i, byte in enumerate(data) if byte != POISON_FREE]
+        first, last = address + bad[0], address + bad[-1]
+        self._slab_bug(cache, "Poison overwritten")
+        self._printk(
+            LOGLEVEL_ERR,
+            f"{first:#018x}-{last:#018x} @offset={first % PAGE_SIZE}. First byte "
+            f"{data[bad[0]]:#x} instead of {POISON_FREE:#x}",
+        )
+        self._trailer(address, len(data))
+        self._printk(
+            LOGLEVEL_ERR,
+            f"FIX {cache}: Restoring Poison {first:#018x}-{last:#018x}={POISON_FREE:#x}",
+        )
+
+    def not_allocated(self, address: int) -> None:
+        """``free_large_kmalloc``, of what no slab and no large allocation is."""
+        if self._once("kfree"):
+            self._traps.warn("mm/slab_common.c", 931, "free_large_kmalloc")
+            self._printk(LOGLEVEL_WARNING, f"object pointer: {address:#018x}")
+
+    def nonexistent_vm_area(self, address: int) -> None:
+        """``__vunmap``"""
+        self._traps.warn(
+            "mm/vmalloc.c",
+            2699,
+            "__vunmap",
+            f"Trying to vfree() nonexistent vm area ({address:#018x})",
+        )
+
+    def too_large(self) -> None:
+        """``__alloc_pages``: more than any allocation may have."""
+        if self._once("order"):
+            self._traps.warn("mm/page_alloc.c", 5534, "__alloc_pages")
+
+    def no_pages(self, size: int) -> None:
+        """``warn_alloc``: there is no memory."""
+        order = max(size - 1, 0) // PAGE_SIZE
+        self._fail(f"page allocation failure: order:{order.bit_length()}")
+
+    def no_vmalloc(self, size: int, *, exceeds: bool) -> None:
+        """``__vmalloc_node_range``"""
+        why = "exceeds total pages" if exceeds else "failed to allocate pages"
+        self._fail(f"vmalloc error: size {size}, {why}")
+
+    def _fail(self, problem: str) -> None:
+        comm = self._sched.current.comm
+        mode = "mode:0xcc0(GFP_KERNEL), nodemask=(null)"
+        if self._once(problem):  # Linux has a rate limit
+            self._printk(LOGLEVEL_WARNING, f"{comm}: {problem}, {mode}")
+            self._traps.dump_stack()
+
+    def _once(self, what: str) -> bool:
+        if what in self._warned or len(self._warned) > _SHOWN:
+            return False
+        self._warned.add(what)
+        return True

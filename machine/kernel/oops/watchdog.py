@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tasks that do not give the processor up, and tasks that never get on: kernel/watchdog.c,
+kernel/watchdog_hld.c, kernel/hung_task.c.
+
+A task that loops with preemption or interrupts off has the only processor for itself. A Linux that is
+configured to panic on a lockup (CONFIG_BOOTPARAM_SOFTLOCKUP_PANIC and its kin) does so here too, and a
+panic of this machine ends the task alone: the others go on.
+"""
+
+from __future__ import annotations
+
+from klpfs.machine.kernel.clock import HZ
+from klpfs.machine.kernel.oops.taint import Taint, Tainted
+from klpfs.machine.kernel.oops.traps import Traps
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_EMERG, LOGLEVEL_ERR, Printk
+from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.work.timer import Timers
+
+_NSEC_PER_SEC = 1_000_000_000
+_TASK_WAKEKILL, _TASK_NOLOAD = 0x100, 0x400
+
+
+class Sysctls:
+    """What /proc/sys/kernel has about it; times in seconds, 0: never."""
+
+    def __init__(self) -> None:
+        self.watchdog_thresh = 10
+        self.softlockup_panic = 1
+        self.hardlockup_panic = 1
+        self.hung_task_timeout_secs = 120
+        self.hung_task_warnings = 10
+
+
+LIMITS = {
+    "watchdog_thresh": (0, 60),
+    "softlockup_panic": (0, 1),
+    "hardlockup_panic": (0, 1),
+    "hung_task_timeout_secs": (0, (1 << 31) // HZ),
+    "hung_task_warnings": (-1, (1 << 31) - 1),
+}
+"""The least and the greatest value of each."""
+
+
+class Watchdog:
+    """Looks after the tasks of one kernel."""
+
+    def __init__(
+        self,
+        sched: Scheduler,
+        timers: Timers,
+        traps: Traps,
+        printk: Printk,
+        tainted: Tainted,
+        version: str,
+    ) -> None:
+        self._sched = sched
+        self._timers = timers
+        self._traps = traps
+        self._printk = printk
+        self._tainted = tainted
+        self._version = version
+        self.sysctls = Sysctls()
+        self._asleep: dict[int, tuple[int, int]] = {}
+        self._period = 0
+        sched.on_atomic = self._look_at_atomic
+
+    def start(self) -> None:
+        """``hung_task_init``; and again after the timeout was changed."""
+        self._period += 1
+        self._look_again(self._period)
+
+    def set(self, name: str, value: int) -> None:
+        """Set a sysctl. Raises ValueError for a value that it does not take."""
+        least, greatest = LIMITS[name]
+        if not least <= value <= greatest:
+            raise ValueError(f"{name} is between {least} and {greatest}")
+        setattr(self.sysctls, name, value)
+        if name == "hung_task_timeout_secs":
+            self.start()
+
+    # -- lockups ----------------------------------------------------------------------------------
+
+    def _look_at_atomic(self, task: Task) -> None:
+        """``watchdog_timer_fn`` and, with interrupts off, ``watchdog_overflow_callback``."""
+        thresh = self.sysctls.watchdog_thresh
+        assert task.atomic_since is not None
+        seconds = (self._sched.clock.now() - task.atomic_since) // _NSEC_PER_SEC
+        hard = not self._sched.interrupts_on
+        if not thresh or seconds < (thresh if hard else 2 * thresh):
+            return
+        if hard:
+            line = "NMI watchdog: Watchdog detected hard LOCKUP on cpu 0"
+        else:
+            who = f"[{task.comm}:{task.pid}]"
+            line = f"watchdog: BUG: soft lockup - CPU#0 stuck for {seconds}s! {who}"
+        self._printk(LOGLEVEL_EMERG, line)
+        self._traps.show_running(task)
+        task.atomic_since = None  # the next report, if any, after the same time
+        if hard:
+            if self.sysctls.hardlockup_panic:
+                self._traps.panic_with("Hard LOCKUP")
+            return
+        self._tainted.add(Taint.SOFTLOCKUP)
+        if self.sysctls.softlockup_panic:
+            self._traps.panic_with("softlockup: hung tasks")
+
+    # -- hung tasks -------------------------------------------------------------------------------
+
+    def _look_again(self, period: int) -> None:
+        if period == self._period and self.sysctls.hung_task_timeout_secs:
+            ticks = self.sysctls.hung_task_timeout_secs * HZ
+            self._timers.call_later(ticks, lambda: self._check_hung_tasks(period))
+
+    def _check_hung_tasks(self, period: int) -> None:
+        """``check_hung_uninterruptible_tasks``, with the timeout as its period."""
+        if period != self._period:
+            return
+        if not self._tainted.mask >> Taint.DIE & 1:
+            before, self._asleep = self._asleep, {}
+            for task in self._sched:
+                if _is_uninterruptible(task):
+                    self._check(task, before.get(task.address))
+        self._look_again(period)
+
+    def _check(self, task: Task, before: tuple[int, int] | None) -> None:
+        """``check_hung_task``. ``before``: when it was first seen in this sleep, and which that was."""
+        now = self._sched.clock.ticks()
+        since = before[0] if before and before[1] == task.switches else now
+        self._asleep[task.address] = since, task.switches
+        seconds = (now - since) // HZ
+        if seconds < self.sysctls.hung_task_timeout_secs or not self.sysctls.hung_task_warnings:
+            return
+        if self.sysctls.hung_task_warnings > 0:
+            self.sysctls.hung_task_warnings -= 1
+        self._printk(
+            LOGLEVEL_ERR,
+            f"INFO: task {task.comm}:{task.pid} blocked for more than {seconds} seconds.",
+        )
+        self._printk(LOGLEVEL_ERR, f"      {self._tainted} {self._version}")
+        self._printk(
+            LOGLEVEL_ERR,
+            '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.',
+        )
+        self._traps.show_task(task)
+
+
+def _is_uninterruptible(task: Task) -> bool:
+    state = int(task.state)
+    return bool(state & TaskState.UNINTERRUPTIBLE) and not state & (_TASK_WAKEKILL | _TASK_NOLOAD)

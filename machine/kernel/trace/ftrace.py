@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Function tracing: which call sites are live, and what they call. kernel/trace/ftrace.c and
+arch/x86/kernel/ftrace.c.
+
+A site is five bytes at the entry of a function. Nothing traces it: a nop. One ``ftrace_ops`` does: a call
+to a trampoline of that ops, a copy of the image's own ``ftrace_caller`` or ``ftrace_regs_caller`` that calls
+``ops->func`` directly. Several do: a call to the image's caller, which goes through ``ftrace_ops_list_func``.
+The ops, their filters and the list of them are structs in guest memory; guest code walks them.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import trio
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.instructions import CALL_SIZE, NOP5, call_to, target_of
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.sched.core import THREAD_SIZE, Scheduler, Task
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.service import S32, U64, Ptr, service
+from klpfs.machine.kernel.trace.text import Text
+from klpfs.machine.memory import PageFault
+from klpfs.machine.structs import Struct
+
+ENABLED = 1 << 0
+DYNAMIC = 1 << 1
+SAVE_REGS = 1 << 2
+INITIALIZED = 1 << 6
+DELETED = 1 << 7
+ALLOC_TRAMP = 1 << 11
+IPMODIFY = 1 << 12
+PERMANENT = 1 << 16
+"""``ftrace_ops.flags``, include/linux/ftrace.h."""
+
+_RET = b"\xc3"
+_FILTER_MAX = 512
+_HASH_MAX_BITS = 12
+_OP_REFERENCE = 7  # mov function_trace_op(%rip), %rdx
+_MCOUNT_MAX_OFFSET = 4
+"""A site is at most so far behind the beginning of its function: behind an endbr64."""
+_INVALID = "__ftrace_invalid_address__"
+_GOLDEN_RATIO_64 = 0x61C8864680B583EB
+
+
+@dataclass(slots=True)
+class Site:
+    """A ``dyn_ftrace`` record: a call site and the addresses of the ftrace_ops that cover it."""
+
+    ip: int
+    ops: list[int] = field(default_factory=list)
+
+
+class Ftrace:
+    """The call sites of one machine."""
+
+    def __init__(
+        self, computer: Computer, sched: Scheduler, slab: Slab, text: Text, stack: StackTrace
+    ) -> None:
+        self._computer = computer
+        self._space = computer.space
+        self._sched = sched
+        self._slab = slab
+        self._text = text
+        self._stack = stack
+        self._sites: dict[int, Site] = {}
+        self._order: list[int] | None = None
+        self._claimed: dict[int, int] = {}
+        self._ops: list[int] = []  # registered, newest first, as on ftrace_ops_list
+        self._lock = trio.Lock()
+        self.enabled = 1
+        """``kernel.ftrace_enabled``: 0 is off, and everything else is on."""
+        for caller, call in (
+            ("ftrace_caller", "ftrace_call"),
+            ("ftrace_regs_caller", "ftrace_regs_call"),
+        ):
+            assert computer.symbol(caller)
+            site = computer.symbol(call)
+            text.poke_early(site, call_to(site, computer.symbol("ftrace_ops_list_func")))
+        self._list_head = computer.symbol("ftrace_ops_list")
+        self._list_end = computer.symbol("ftrace_list_end")
+        self._space.write_u64(self._list_head, self._list_end)
+        self.add_sites(computer.image.ftrace_sites)
+
+    # -- sites ------------------------------------------------------------------------------------
+
+    def add_sites(self, ips: Iterable[int]) -> None:
+        """``ftrace_process_locs``: take the call sites of the kernel or of a module that loads, and
+        turn each into a nop, or into a call where an ops covers every function."""
+        everywhere = [ops for ops in self._ops if not self.hash(ops)]
+        sites = [Site(ip, list(everywhere)) for ip in ips]
+        self._sites.update((site.ip, site) for site in sites)
+        self._text.poke_all_early([(site.ip, self._instruction(site)) for site in sites])
+        self._order = None
+
+    def remove_sites(self, start: int, end: int) -> None:
+        """``ftrace_release_mod``: forget the sites of a module that goes."""
+        for ip in [ip for ip in self._sites if start <= ip < end]:
+            del self._sites[ip]
+        self._claimed = {a: ip for a, ip in self._claimed.items() if not start <= ip < end}
+        self._order = None
+
+    def claim(self, address: int) -> bool:
+        """Somebody else is to write over the beginning of the function at ``address``: its site is none
+        until `give_back`. False while it is traced; True also for a function without a site."""
+        ip = self.location(address)
+        if ip and self._sites[ip].ops:
+            return False
+        if ip:
+            del self._sites[ip]
+            self._order = None
+            self._claimed[address] = ip
+        return True
+
+    def give_back(self, address: int) -> None:
+        """The beginning of a function is as `claim` found it."""
+        ip = self._claimed.pop(address, 0)
+        if ip:
+            self.add_sites([ip])
+
+    def sites(self) -> Iterator[Site]:
+        """All sites by address (``available_filter_functions``)."""
+        for ip in self._sorted():
+            yield self._sites[ip]
+
+    def enabled_sites(self) -> Iterator[Site]:
+        """The sites that call some ops now (``enabled_functions``)."""
+        return (site for site in self.sites() if site.ops and self.enabled)
+
+    @property
+    def addresses(self) -> Set[int]:
+        """Those of all sites."""
+        return self._sites.keys()
+
+    def _sorted(self) -> list[int]:
+        if self._order is None:
+            self._order = sorted(self._sites)
+        return self._order
+
+    def location(self, address: int) -> int:
+        """``ftrace_location``: the site at ``address``, or that of the function which begins there; 0
+        if there is none."""
+        if address in self._sites:
+            return address
+        found = self._computer.symbols.lookup_address(address)
+        if found is None or found[1]:
+            return 0
+        order = self._sorted()
+        i = bisect_left(order, address)
+        if i < len(order) and order[i] < address + max(found[0].size, 1):
+            return order[i]
+        return 0
+
+    # -- filters ----------------------------------------------------------------------------------
+
+    def _view(self, ops: int) -> Struct:
+        view: Struct = self._space.view("struct ftrace_ops", ops)
+        if not view.flags & INITIALIZED:
+            view.func_hash = view.member_address_("local_hash")
+            view.flags |= INITIALIZED
+        return view
+
+    def hash(self, ops: int, *, notrace: bool = False) -> set[int]:
+        """The addresses in the filter of ``ops``, where none means every function, or in its
+        ``notrace_hash``, the sites that it does not cover for all that."""
+        hashes = self._view(ops).func_hash
+        found = hashes.notrace_hash if notrace else hashes.filter_hash
+        if not found:
+            return set()
+        if found.size_bits > _HASH_MAX_BITS:
+            raise PageFault(int(found))  # it is no ftrace_hash
+        ips = set()
+        for i in range(1 << found.size_bits):
+            bucket = found.buckets[i].address_
+            for entry in self._space.hlist_entries(bucket, "struct ftrace_func_entry", "hlist"):
+                ips.add(entry.ip)
+        return ips
+
+    def _store_hash(self, ops: int, ips: set[int], *, notrace: bool) -> None:
+        """Give ``ops`` a new ``ftrace_hash``; none if it is empty."""
+        holder = self._view(ops).func_hash
+        member = "notrace_hash" if notrace else "filter_hash"
+        old = int(getattr(holder, member))
+        setattr(holder, member, self._new_hash(ips) if ips else 0)
+        self._free_hash(old)
+
+    def _new_hash(self, ips: set[int]) -> Struct:
+        """An ``ftrace_hash``, sized as ``dup_hash`` does."""
+        space, owner = self._space, "ftrace_hash"
+        hash_: Struct = space.view(
+            "struct ftrace_hash", self._slab.alloc(space.types.sizeof("struct ftrace_hash"), owner)
+        )
+        bits = min(max(len(ips).bit_length() - 1, 0), 12)
+        buckets = self._slab.alloc(8 << bits, owner)
+        hash_.size_bits, hash_.buckets, hash_.count = bits, buckets, len(ips)
+        entry_size = space.types.sizeof("struct ftrace_func_entry")
+        for ip in ips:
+            entry = space.view("struct ftrace_func_entry", self._slab.alloc(entry_size, owner))
+            entry.ip = ip
+            key = (ip * _GOLDEN_RATIO_64 % (1 << 64)) >> (64 - bits) if bits else 0
+            space.hlist_add_head(entry.member_address_("hlist"), buckets + 8 * key)
+        return hash_
+
+    def _free_hash(self, address: int) -> None:
+        if not address or self._slab_does_not_own(address):
+            return
+        hash_ = self._space.view("struct ftrace_hash", address)
+        if hash_.size_bits > _HASH_MAX_BITS:
+            raise PageFault(address)
+        for i in range(1 << hash_.size_bits):
+            bucket = hash_.buckets[i].address_
+            for entry in list(
+                self._space.hlist_entries(bucket, "struct ftrace_func_entry", "hlist")
+            ):
+                self._slab.free(entry.address_)
+        self._slab.free(int(hash_.buckets))
+        self._slab.free(address)
+
+    def _slab_does_not_own(self, address: int) -> bool:
+        return not self._slab.ksize(address)  # the image's static EMPTY_HASH
+
+    async def set_filter_ip(
+        self, ops: int, ip: int, *, remove: bool = False, reset: bool = False
+    ) -> None:
+        """``ftrace_set_filter_ip``: add a site to the filter of ``ops`` (or to nothing, if ``reset``),
+        or take it out.
+
+        Raises OSError: EINVAL (no such site), ENOENT (not in the filter), EBUSY (another ops that
+        modifies the return address has it). A checkpoint if ``ops`` is registered.
+        """
+        site = self.location(ip)
+        if not site:
+            raise OSError(errno.EINVAL, f"no ftrace site at {ip:#x}")
+        ips = set() if reset else self.hash(ops)
+        if remove and site not in ips:
+            raise OSError(errno.ENOENT, "not in the filter")
+        await self.set_hash(ops, ips - {site} if remove else ips | {site})
+
+    async def set_hash(self, ops: int, ips: set[int], *, notrace: bool = False) -> None:
+        """``ftrace_hash_move_and_update_ops``: replace what `hash` gives. Raises OSError(EBUSY): another
+        ops that modifies the return address has one of the sites. A checkpoint if ``ops`` is registered."""
+        if ops not in self._ops:
+            self._store_hash(ops, ips, notrace=notrace)
+            return
+        before = self._covered(ops)
+        if not notrace:
+            self._check_ipmodify(ops, ips - before)
+        self._store_hash(ops, ips, notrace=notrace)
+        after = self._covered(ops)
+        self._cover(ops, after - before)
+        self._uncover(ops, before - after)
+        await self._update(before ^ after)
+
+    def _covered(self, ops: int) -> set[int]:
+        """The sites that ``ops`` is for; without a filter, all that have a name."""
+        ips, not_these = self.hash(ops), self.hash(ops, notrace=True)
+        if not ips:
+            name = self.function
+            ips = {s.ip for s in self._sites.values() if not name(s)[0].startswith(_INVALID)}
+        return ips - not_these
+
+    def _check_ipmodify(self, ops: int, ips: Iterable[int]) -> None:
+        """``__ftrace_hash_update_ipmodify``: a site has one such ops at most. Raises OSError."""
+        if not self._view(ops).flags & IPMODIFY:
+            return
+        for ip in ips:
+            for other in self._sites[ip].ops:
+                if other != ops and self._view(other).flags & IPMODIFY:
+                    raise OSError(errno.EBUSY, f"{ip:#x} is modified by another ops")
+
+    # -- registering ------------------------------------------------------------------------------
+
+    async def register(self, ops: int) -> None:
+        """``register_ftrace_function``. Raises OSError: EBUSY (registered already, a site has another
+        IPMODIFY ops, or PERMANENT while ftrace is off), EINVAL (IPMODIFY without a filter), ENOMEM."""
+        view = self._view(ops)
+        if view.flags & DELETED:
+            raise OSError(errno.EINVAL, "ftrace_ops is deleted")
+        if view.flags & ENABLED or ops in self._ops:
+            raise OSError(errno.EBUSY, "ftrace_ops is registered")
+        if not self.enabled and view.flags & PERMANENT:
+            raise OSError(errno.EBUSY, "ftrace is disabled")
+        if view.flags & IPMODIFY and not self.hash(ops):
+            raise OSError(errno.EINVAL, "IPMODIFY needs a filter")
+        covered = self._covered(ops)
+        self._check_ipmodify(ops, covered)
+        view.trampoline = self._make_trampoline(view)
+        view.next = self._space.read_u64(self._list_head)
+        self._space.write_u64(self._list_head, ops)
+        self._ops.insert(0, ops)
+        view.flags |= ENABLED | ALLOC_TRAMP
+        self._cover(ops, covered)
+        await self._update(covered)
+
+    async def unregister(self, ops: int) -> None:
+        """``unregister_ftrace_function``: when it returns, no task is on its way into ``ops`` any more.
+        Raises OSError(EBUSY) if it is not registered."""
+        if ops not in self._ops:
+            raise OSError(errno.EBUSY, "ftrace_ops is not registered")
+        view = self._view(ops)
+        i = self._ops.index(ops)
+        before = self._view(self._ops[i - 1]).member_address_("next") if i else self._list_head
+        self._space.write_u64(before, int(view.next))
+        del self._ops[i]
+        view.flags &= ~ENABLED
+        covered = self._covered(ops)
+        self._uncover(ops, covered)
+        await self._update(covered)
+        await self._free_trampoline(view)
+
+    async def set_enabled(self, value: int) -> None:
+        """``ftrace_enable_sysctl``. Raises OSError(EBUSY) if a PERMANENT ops needs it on."""
+        before, self.enabled = self.enabled, value
+        if bool(before) == bool(value):
+            return
+        if not value and any(self._view(ops).flags & PERMANENT for ops in self._ops):
+            self.enabled = 1
+            raise OSError(errno.EBUSY, "a live patch needs ftrace")
+        await self._update(self._sites)
+
+    def _cover(self, ops: int, ips: Iterable[int]) -> None:
+        for ip in ips:
+            if ip in self._sites:
+                self._sites[ip].ops.insert(0, ops)
+
+    def _uncover(self, ops: int, ips: Iterable[int]) -> None:
+        for ip in ips:
+            if ip in self._sites and ops in self._sites[ip].ops:
+                self._sites[ip].ops.remove(ops)
+
+    async def _update(self, ips: Iterable[int]) -> None:
+        """Bring these sites in line with the ops that cover them. A checkpoint if one changes."""
+        async with self._lock:
+            sites = [self._sites[ip] for ip in ips if ip in self._sites]
+            wanted = [(site.ip, self._instruction(site)) for site in sites]
+            changes = [(ip, code) for ip, code in wanted if self._text.read(ip) != code]
+            if changes:
+                await self._text.poke_bp(changes)
+
+    def _instruction(self, site: Site) -> bytes:
+        """What shall stand at a site."""
+        if not site.ops or not self.enabled:
+            return NOP5
+        if len(site.ops) == 1:
+            return call_to(site.ip, int(self._view(site.ops[0]).trampoline))
+        with_regs = any(self._view(ops).flags & SAVE_REGS for ops in site.ops)
+        return call_to(
+            site.ip, self._computer.symbol("ftrace_regs_caller" if with_regs else "ftrace_caller")
+        )
+
+    # -- trampolines ------------------------------------------------------------------------------
+
+    def _make_trampoline(self, ops: Struct) -> int:
+        """``create_trampoline``: copy the image's caller, let it load ``ops`` and call ``ops->func``."""
+        computer, symbol = self._computer, self._computer.symbol
+        caller = "ftrace_regs_caller" if ops.flags & SAVE_REGS else "ftrace_caller"
+        call = "ftrace_regs_call" if ops.flags & SAVE_REGS else "ftrace_call"
+        start, end = symbol(caller), symbol(f"{caller}_end")
+        code = bytearray(computer.memory.read(start, end - start) + _RET)
+        size = len(code) + 8
+        try:
+            trampoline = computer.map_pages(
+                computer.modules_area, size, writable=False, executable=True, guard=False
+            )
+        except MemoryError:
+            raise OSError(errno.ENOMEM, "no memory for a trampoline") from None
+        op_at = symbol(f"{caller}_op_ptr") - start
+        code[op_at + 3 : op_at + _OP_REFERENCE] = struct.pack(
+            "<i", len(code) - (op_at + _OP_REFERENCE)
+        )
+        call_at = symbol(call) - start
+        code[call_at : call_at + CALL_SIZE] = call_to(trampoline + call_at, int(ops.func))
+        jump = computer.symbols.lookup("ftrace_regs_caller_jmp")
+        if jump is not None and ops.flags & SAVE_REGS:
+            code[jump - start : jump - start + 2] = b"\x66\x90"
+        self._text.poke_early(trampoline, bytes(code) + struct.pack("<Q", ops.address_))
+        ops.trampoline_size = size
+        self._stack.add_copy(trampoline, size, start)
+        return trampoline
+
+    async def _free_trampoline(self, ops: Struct) -> None:
+        """Wait until no task is in the trampoline (``synchronize_rcu_tasks``), then free it."""
+        start, size = int(ops.trampoline), int(ops.trampoline_size)
+        await self._sched.synchronize_rcu()
+        while any(self._is_inside(task, start, start + size) for task in self._sched):
+            await trio.lowlevel.checkpoint()
+        ops.trampoline = 0
+        self._stack.remove_copy(start)
+        computer = self._computer
+        computer.unmap_pages(computer.modules_area, start, size, guard=False)
+
+    def _is_inside(self, task: Task, start: int, end: int) -> bool:
+        """Whether a task that was stopped between two calls is in ``[start, end)`` or returns there."""
+        if not task.preempted:
+            return False
+        registers = task.registers()
+        if start <= registers["rip"] < end:
+            return True
+        rsp = max(registers["rsp"], task.stack)
+        used = self._computer.memory.read(rsp, task.stack + THREAD_SIZE - rsp)
+        words = struct.unpack(f"<{len(used) // 8}Q", used[: len(used) & -8])
+        return any(start <= word < end for word in words)
+
+    # -- what people see --------------------------------------------------------------------------
+
+    def describe(self, site: Site) -> str:
+        """A line of ``enabled_functions`` (``t_show``), without the newline."""
+        symbols = self._computer.symbols
+        views = [self._view(ops) for ops in site.ops]
+        regs = any(view.flags & SAVE_REGS for view in views)
+        ipmodify = any(view.flags & IPMODIFY for view in views)
+        line = f"{self.name(site)} ({len(views)}){' R' if regs else '  '}{' I' if ipmodify else '  '}  "
+        if len(views) == 1:
+            trampoline, func = int(views[0].trampoline), int(views[0].func)
+            line += f"\ttramp: {symbols.sprint_symbol(trampoline)} ({symbols.sprint_symbol(func)})"
+            line += f" ->{symbols.sprint_symbol(func)}"
+        else:
+            target = target_of(site.ip, self._text.read(site.ip))
+            if target is not None:
+                line += f" ->{symbols.sprint_symbol(self._computer.symbol('ftrace_ops_list_func'))}"
+        return line
+
+    def name(self, site: Site) -> str:
+        """``%ps`` of a site, with its module: a line of ``available_filter_functions``."""
+        name, module = self.function(site)
+        return f"{name} [{module}]" if module else name
+
+    def function(self, site: Site) -> tuple[str, str | None]:
+        """The function that a site is of, and its module. A weak function that another has replaced is still
+        there, behind some symbol, and has no name of its own (``test_for_valid_rec``)."""
+        found = self._computer.symbols.lookup_address(site.ip)
+        if found is None:
+            return f"{site.ip:#x}", None
+        symbol, offset, module = found
+        name = symbol.name if offset <= _MCOUNT_MAX_OFFSET else f"{_INVALID}_{offset}"
+        return name, module
+
+    # -- for modules ------------------------------------------------------------------------------
+
+    @service("register_ftrace_function")
+    async def register_ftrace_function(self, ops: Ptr) -> int:
+        await self.register(ops)
+        return 0
+
+    @service("unregister_ftrace_function")
+    async def unregister_ftrace_function(self, ops: Ptr) -> int:
+        await self.unregister(ops)
+        return 0
+
+    @service("ftrace_set_filter_ip")
+    async def ftrace_set_filter_ip(self, ops: Ptr, ip: U64, remove: S32, reset: S32) -> int:
+        await self.set_filter_ip(ops, ip, remove=bool(remove), reset=bool(reset))
+        return 0
+
+    @service("ftrace_set_filter")
+    async def ftrace_set_filter(self, ops: Ptr, text: Ptr, length: S32, reset: S32) -> int:
+        pattern = self._space.read_string(text, min(max(length, 0), _FILTER_MAX)) if text else ""
+        ips = self._matching(pattern)
+        if pattern and not ips:
+            raise OSError(errno.EINVAL, f"no function matches {pattern}")
+        await self.set_hash(ops, ips if reset else self.hash(ops) | ips)
+        return 0
+
+    @service("ftrace_free_filter")
+    def ftrace_free_filter(self, ops: Ptr) -> None:
+        if ops not in self._ops:
+            self._store_hash(ops, set(), notrace=False)
+
+    @service("ftrace_location")
+    def ftrace_location(self, address: Ptr) -> int:
+        return self.location(address)
+
+    def _matching(self, pattern: str) -> set[int]:
+        return {
+            site.ip
+            for site in self._sites.values()
+            if (found := self._computer.symbols.lookup_address(site.ip))
+            and fnmatchcase(found[0].name, pattern)
+        }

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Static keys: branches that are nops or jumps in the text, kernel/jump_label.c.
+
+The keys are the kernel's own code, as far as the text is to be changed. A kernel that was not booted has all
+of its branches as they were compiled, which agrees with the first value of each key.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.instructions import NOP5, jump_to
+from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.kernel.trace.text import Text
+
+_ENTRY = struct.Struct("<iiq")
+_INVERTED, _FLAGS = 1, 3
+_NOP2, _JMP8 = b"\x66\x90", 0xEB
+_U64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A ``struct jump_entry``. ``inverted``: it jumps while the key is off."""
+
+    code: int
+    target: int
+    key: int
+    inverted: bool
+
+
+class JumpLabels:
+    """The branches of the kernel and its modules."""
+
+    def __init__(self, computer: Computer, text: Text) -> None:
+        self._computer = computer
+        self._text = text
+        self._tables: list[tuple[int, int]] = []
+        first = computer.symbols.lookup("__start___jump_table")
+        last = computer.symbols.lookup("__stop___jump_table")
+        if first and last:
+            self._tables.append((first, last))
+        initialized = computer.symbols.lookup("static_key_initialized")
+        if initialized:
+            computer.memory.write(initialized, b"\1")
+
+    def add(self, table: tuple[int, int]) -> None:
+        """A module is coming (``jump_label_add_module``): its branches become what the keys say now.
+        ``table``: start and end of its ``__jump_table``."""
+        if table[0]:
+            self._tables.append(table)
+            for entry in self._entries(table):
+                self._transform(entry)
+
+    def remove(self, table: tuple[int, int]) -> None:
+        """The module goes."""
+        if table in self._tables:
+            self._tables.remove(table)
+
+    def _entries(self, table: tuple[int, int]) -> Iterator[_Entry]:
+        start, end = table
+        data = self._computer.memory.read(start, (end - start) // _ENTRY.size * _ENTRY.size)
+        for at, (code, target, key) in zip(
+            range(start, end, _ENTRY.size), _ENTRY.iter_unpack(data), strict=False
+        ):
+            yield _Entry(
+                (at + code) & _U64,
+                (at + 4 + target) & _U64,
+                (at + 8 + (key & ~_FLAGS)) & _U64,
+                bool(key & _INVERTED),
+            )
+
+    @service("jump_label_update")
+    def jump_label_update(self, key: Ptr) -> None:
+        for table in self._tables:
+            for entry in self._entries(table):
+                if entry.key == key:
+                    self._transform(entry)
+
+    def _transform(self, entry: _Entry) -> None:
+        """``jump_label_transform``. There is one CPU, which is between two instructions: one of them can be
+        replaced by another of its size at once."""
+        enabled = self._computer.space.read_s32(entry.key)  # -1: just being enabled
+        jumps = (enabled != 0) != entry.inverted
+        now = self._text.read(entry.code)
+        if now[0] == _JMP8 or now[:2] == _NOP2:
+            code = bytes([_JMP8, (entry.target - entry.code - 2) & 0xFF]) if jumps else _NOP2
+        else:
+            code = jump_to(entry.code, entry.target) if jumps else NOP5
+        if now[: len(code)] != code:
+            self._text.poke_early(entry.code, code)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The function tracer: who called what, and when. kernel/trace/trace_functions.c, kernel/trace/trace.c.
+
+A traced function calls ``function_trace_call`` as it calls any ftrace handler; Python stands in for that, and
+keeps a ring of entries.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.kernel.trace.ftrace import Ftrace
+
+RING_BYTES = 1408 << 10
+"""What the ring takes when something is traced, ``buffer_size_kb``; older entries are overwritten."""
+_ENTRY = struct.Struct("<QQQIBBxx")
+_ENTRIES = RING_BYTES // _ENTRY.size
+_MAX_COMMS = 4096
+_UNKNOWN_COMM = "<...>"
+_IRQS_OFF, _NEED_RESCHED = 1, 2
+_DEPTH = 15
+
+_HEADER = """\
+#                                _-----=> irqs-off/BH-disabled
+#                               / _----=> need-resched
+#                              | / _---=> hardirq/softirq
+#                              || / _--=> preempt-depth
+#                              ||| / _-=> migrate-disable
+#                              |||| /     delay
+#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
+#              | |         |   |||||     |         |
+"""
+NOP, FUNCTION = "nop", "function"
+
+
+class _Entry(NamedTuple):
+    time: int
+    ip: int
+    parent_ip: int
+    pid: int
+    flags: int
+    depth: int
+
+
+class Tracer:
+    """The tracer of one kernel, and what it has seen."""
+
+    def __init__(self, computer: Computer, sched: Scheduler, clock: Clock, ftrace: Ftrace) -> None:
+        self._symbols = computer.symbols
+        self._sched = sched
+        self._clock = clock
+        self._ftrace = ftrace
+        self._ops = computer.space.view("struct ftrace_ops", computer.symbol("global_ops"))
+        self._ops.func = computer.symbol("function_trace_call")
+        self._ring = bytearray()
+        self._next = self._cleared = 0  # numbers of entries; where in the ring, is the remainder
+        self._comms: dict[int, str] = {}
+        self._last: Task | None = None
+        self.on = True
+        """``tracing_on``"""
+        self.current = NOP
+        """The tracer that is used."""
+
+    # -- entries ----------------------------------------------------------------------------------
+
+    @service("function_trace_call")
+    def function_trace_call(self, ip: Ptr, parent_ip: Ptr, _ops: Ptr, _fregs: Ptr) -> None:
+        if not self.on or self.current == NOP:
+            return
+        sched = self._sched
+        task = sched.current
+        if task is not self._last:
+            self._save_comm(task)
+        if not self._ring:
+            self._ring = bytearray(RING_BYTES)
+        flags = (not sched.interrupts_on) * _IRQS_OFF | sched.need_resched * _NEED_RESCHED
+        depth = min(sched.preempt_count, _DEPTH)
+        at = self._next % _ENTRIES * _ENTRY.size
+        _ENTRY.pack_into(self._ring, at, self._clock.now(), ip, parent_ip, task.pid, flags, depth)
+        self._next += 1
+
+    def _save_comm(self, task: Task) -> None:
+        """``trace_find_cmdline`` finds it later, when the task is gone."""
+        self._last = task
+        self._comms.pop(task.pid, None)
+        self._comms[task.pid] = task.comm
+        if len(self._comms) > _MAX_COMMS:
+            del self._comms[next(iter(self._comms))]
+
+    def _line(self, number: int) -> str:
+        """An entry as ``trace_print_context`` and ``trace_fn_trace`` have it."""
+        entry = _Entry(*_ENTRY.unpack_from(self._ring, number % _ENTRIES * _ENTRY.size))
+        comm = self._comms.get(entry.pid, _UNKNOWN_COMM)
+        irqs = "d" if entry.flags & _IRQS_OFF else "."
+        resched = "N" if entry.flags & _NEED_RESCHED else "."
+        depth = f"{entry.depth:x}" if entry.depth else "."
+        seconds, rest = divmod(entry.time // 1000, 1_000_000)
+        name = self._symbols.sprint_symbol_no_offset
+        return (
+            f"{comm:>16}-{entry.pid:<7} [000] {irqs}{resched}.{depth}. {seconds:5}.{rest:06}: "
+            f"{name(entry.ip)} <-{name(entry.parent_ip)}\n"
+        )
+
+    def text(self) -> str:
+        """``trace``: all entries."""
+        written = self._next - self._cleared
+        count = min(written, _ENTRIES)
+        lines = (self._line(number) for number in range(self._next - count, self._next))
+        return (
+            f"# tracer: {self.current}\n#\n# entries-in-buffer/entries-written: {count}/{written}   #P:1\n#\n"
+            f"{_HEADER}{''.join(lines)}"
+        )
+
+    def clear(self) -> None:
+        """``tracing_reset_online_cpus``: forget all entries."""
+        self._cleared = self._next
+
+    def stop(self) -> None:
+        """``tracing_off``: what led to an oops is kept."""
+        self.on = False
+
+    # -- the tracer -------------------------------------------------------------------------------
+
+    async def set_current(self, name: str) -> None:
+        """``tracing_set_tracer``. Raises OSError(EINVAL): there is no such tracer. A checkpoint."""
+        if name not in (NOP, FUNCTION):
+            raise OSError(errno.EINVAL, f"no tracer {name}")
+        if name == self.current:
+            return
+        self.current = name
+        self.clear()
+        if name == FUNCTION:
+            await self._ftrace.register(self._ops.address_)
+        else:
+            await self._ftrace.unregister(self._ops.address_)
+
+    # -- which functions --------------------------------------------------------------------------
+
+    def functions(self, *, notrace: bool) -> set[int]:
+        """The sites in a filter, of those that there are."""
+        chosen = self._ftrace.hash(self._ops.address_, notrace=notrace)
+        return chosen & self._ftrace.addresses
+
+    def names(self, *, notrace: bool) -> Iterator[str]:
+        """The functions in a filter, in the order of their addresses."""
+        chosen = self.functions(notrace=notrace)
+        return (self._ftrace.name(site) for site in self._ftrace.sites() if site.ip in chosen)
+
+    async def set_functions(self, sites: set[int], *, notrace: bool) -> None:
+        """Replace a filter. A checkpoint if something is traced."""
+        await self._ftrace.set_hash(self._ops.address_, sites, notrace=notrace)
+
+    def apply(self, word: str, sites: set[int]) -> set[int]:
+        """``ftrace_process_regex``: what a word of ``set_ftrace_filter`` makes of a filter: ``name``,
+        ``glob*``, ``!name``, ``glob*:mod:module``. Raises OSError(EINVAL): there is no such function."""
+        pattern, colon, command = word.partition(":")
+        module = command.removeprefix("mod:") if colon else None
+        removes, pattern = pattern.startswith("!"), pattern.removeprefix("!")
+        if colon and not command.startswith("mod:"):
+            raise OSError(errno.EINVAL, f"no command {command}")
+        matching = {
+            site.ip
+            for site in self._ftrace.sites()
+            if (function := self._ftrace.function(site))
+            and (module is None or function[1] == module)
+            and fnmatchcase(function[0], pattern or "*")
+        }
+        if not matching:
+            raise OSError(errno.EINVAL, f"no function is {word}")
+        return sites - matching if removes else sites | matching

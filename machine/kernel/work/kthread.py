@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel threads of guest code. kernel/kthread.c, and kernel/exit.c as far as threads need it."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.wait import Once
+from klpfs.machine.kernel.service import S32, S64, Ptr, service
+from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
+from klpfs.machine.kernel.work.locking import Locking
+
+_NAME_MAX = 64
+_REMEMBERED = 256
+"""Threads that have ended and that nobody has stopped yet: their task_struct is kept so long."""
+_TASK_PARKED = TaskState(0x40)
+
+
+class _Kthread:
+    """``struct kthread``"""
+
+    def __init__(self, function: int, data: int) -> None:
+        self.function = function
+        self.data = data
+        self.should_stop = False
+        self.should_park = False
+        self.parked = Once()
+        self.result = 0
+        self.exited = Once()
+
+
+class Kthreads:
+    """All kernel threads that run functions of the guest."""
+
+    def __init__(
+        self, computer: Computer, sched: Scheduler, locking: Locking, freezer: Freezer
+    ) -> None:
+        self._computer = computer
+        self._sched = sched
+        self._locking = locking
+        self._freezer = freezer
+        self._kthreads: dict[int, _Kthread] = {}
+        self._ended: deque[int] = deque()
+
+    @service("kthread_create_on_node")
+    async def kthread_create_on_node(self, function: Ptr, data: Ptr, _node: S32, fmt: Ptr) -> int:
+        """A variadic function. The thread waits for its first wake-up."""
+        current = self._sched.current
+        name = await vscnprintf_here(self._computer, current, fmt, fixed=4, limit=_NAME_MAX)
+        kthread = _Kthread(function, data)
+
+        async def main(task: Task) -> int:
+            try:
+                await self._run(task, kthread)
+            finally:
+                self._exited(task, kthread)
+            return 0
+
+        try:
+            task = self._sched.create_kthread(text(name), main, sleeping=True)
+        except MemoryError:
+            raise OSError(errno.ENOMEM, "no memory for a task") from None
+        # Whoever stops it may do so after its end: until then its task_struct has to stay.
+        task.struct.usage.refs.counter += 1
+        task.function = function
+        self._kthreads[task.address] = kthread
+        return task.address
+
+    async def _run(self, task: Task, kthread: _Kthread) -> None:
+        kthread.result = -errno.EINTR
+        if not kthread.should_stop:
+            await self._parkme(task, kthread)
+            kthread.result = 0  # what is left if it dies
+            result = await task.call(kthread.function, kthread.data) & 0xFFFFFFFF
+            kthread.result = result - (result >> 31 << 32)
+
+    def _exited(self, task: Task, kthread: _Kthread) -> None:
+        kthread.exited.happen()
+        kthread.parked.happen()
+        self._ended.append(task.address)
+        while len(self._ended) > _REMEMBERED:
+            self._forget(self._ended[0])
+
+    def _forget(self, address: int) -> None:
+        if self._kthreads.pop(address, None) is not None:
+            self._ended.remove(address)
+            self._sched.put_task_struct(self._computer.space.view("struct task_struct", address))
+
+    def _current(self) -> _Kthread | None:
+        return self._kthreads.get(self._sched.current.address)
+
+    # -- stopping ---------------------------------------------------------------------------------
+
+    @service("kthread_stop")
+    async def kthread_stop(self, address: Ptr) -> int:
+        """What its function returned; -EINTR if it never ran."""
+        kthread = self._kthreads.get(address)
+        if kthread is None:
+            raise OSError(errno.ESRCH, "no such thread")
+        kthread.should_stop = True
+        self.kthread_unpark(address)
+        if not kthread.exited.happened:
+            task = self._sched.at(address)
+            task.signal_pending = True
+            task.wake(TaskState.INTERRUPTIBLE | TaskState.UNINTERRUPTIBLE)
+        await kthread.exited.wait(self._sched.current)
+        self._forget(address)
+        return kthread.result
+
+    @service("kthread_should_stop")
+    async def kthread_should_stop(self) -> bool:
+        await self._freezer.safe_point(self._sched.current)
+        kthread = self._current()
+        return kthread is not None and kthread.should_stop
+
+    @service("kthread_data")
+    def kthread_data(self, address: Ptr) -> int:
+        kthread = self._kthreads.get(address)
+        return kthread.data if kthread else 0
+
+    @service("kthread_func")
+    def kthread_func(self, address: Ptr) -> int:
+        kthread = self._kthreads.get(address)
+        return kthread.function if kthread else 0
+
+    # -- parking ----------------------------------------------------------------------------------
+
+    @service("kthread_should_park")
+    async def kthread_should_park(self) -> bool:
+        await self._freezer.safe_point(self._sched.current)
+        kthread = self._current()
+        return kthread is not None and kthread.should_park
+
+    @service("kthread_parkme")
+    async def kthread_parkme(self) -> None:
+        kthread = self._current()
+        if kthread is not None:
+            await self._parkme(self._sched.current, kthread)
+
+    async def _parkme(self, task: Task, kthread: _Kthread) -> None:
+        while kthread.should_park:
+            kthread.parked.happen()
+            task.state = _TASK_PARKED
+            await task.wait()
+        task.state = TaskState.RUNNING
+
+    @service("kthread_park")
+    async def kthread_park(self, address: Ptr) -> int:
+        kthread = self._kthreads.get(address)
+        if kthread is None or kthread.exited.happened:
+            raise OSError(errno.ENOSYS, "it has ended")
+        if kthread.should_park:
+            raise OSError(errno.EBUSY, "it is parked")
+        kthread.should_park = True
+        task, current = self._sched.at(address), self._sched.current
+        if task is not current:
+            task.wake(TaskState.INTERRUPTIBLE | TaskState.UNINTERRUPTIBLE)
+            await kthread.parked.wait(current)
+        return 0
+
+    @service("kthread_unpark")
+    def kthread_unpark(self, address: Ptr) -> None:
+        kthread = self._kthreads.get(address)
+        if kthread is not None and kthread.should_park and not kthread.exited.happened:
+            kthread.should_park = False
+            kthread.parked = Once()
+            self._sched.at(address).wake(_TASK_PARKED)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    @service("kthread_exit")
+    def kthread_exit(self, result: S64) -> None:
+        kthread = self._current()
+        if kthread is not None:
+            kthread.result = result
+        raise TaskExit(0)
+
+    @service("kthread_complete_and_exit")
+    def kthread_complete_and_exit(self, completion: Ptr, result: S64) -> None:
+        if completion:
+            self._locking.complete(completion)
+        self.kthread_exit(result)
+
+    @service("do_exit", "make_task_dead")
+    def do_exit(self, code: S64) -> None:
+        raise TaskExit(code)
+
+    @service("__put_task_struct")
+    def put_task_struct(self, address: Ptr) -> None:
+        """Guest code has dropped the last reference."""
+        self._sched.free_task_struct(address)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""RCU of one processor: a read-side section is one with preemption off, so a grace period is over as soon
+as the guest is found with preemption on. kernel/rcu/."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.limits import check_room
+
+
+class Rcu:
+    """Grace periods for guest code. ``run_later`` queues work on a kernel thread."""
+
+    def __init__(
+        self,
+        computer: Computer,
+        sched: Scheduler,
+        slab: Slab,
+        run_later: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._space = computer.space
+        self._sched = sched
+        self._slab = slab
+        self._run_later = run_later
+        self._waiting: list[tuple[int, int]] = []
+        self._drained = trio.Event()
+
+    def _enqueue(self, function: int, argument: int) -> None:
+        check_room(self._waiting)
+        if not self._waiting:
+            self._drained = trio.Event()
+            self._run_later(self._invoke)
+        self._waiting.append((function, argument))
+
+    async def _invoke(self) -> None:
+        """``rcu_do_batch``, on a worker. A function of 0 means kfree."""
+        await self._sched.synchronize_rcu()
+        batch, self._waiting = self._waiting, []
+        task: Task = self._sched.current
+        for function, argument in batch:
+            if function:
+                await task.call(function, argument)
+            else:
+                self._slab.kvfree(argument)
+        if not self._waiting:
+            self._drained.set()
+
+    @service("synchronize_rcu", "synchronize_rcu_expedited", "synchronize_rcu_tasks")
+    async def synchronize_rcu(self) -> None:
+        await self._sched.synchronize_rcu()
+
+    @service("call_rcu")
+    def call_rcu(self, head: Ptr, function: Ptr) -> None:
+        self._space.view("struct callback_head", head).func = function
+        self._enqueue(function, head)
+
+    @service("kvfree_call_rcu")
+    def kvfree_call_rcu(self, _head: Ptr, pointer: Ptr) -> None:
+        self._enqueue(0, pointer)
+
+    @service("rcu_barrier")
+    async def rcu_barrier(self) -> None:
+        while self._waiting:
+            await self._drained.wait()
