@@ -669,7 +669,10 @@ def test_it_has_not_the_symbols_either(klpfs_mount: Mount, ko: Callable[..., Pat
 
 def klpfs(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "klpfs", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "klpfs", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

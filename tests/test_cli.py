@@ -43,7 +43,7 @@ def klpfs(*arguments: str | Path, mount: str | Path | None = None, timeout: floa
     if mount is not None:
         environment["KLPFS_MOUNT"] = str(mount)
     done = subprocess.run(
-        [sys.executable, "-m", "klpfs", *map(str, arguments)],
+        [sys.executable, "-P", "-m", "klpfs", *map(str, arguments)],
         capture_output=True, text=True, env=environment, timeout=timeout, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
@@ -175,7 +175,7 @@ class TestDmesg:
 
     def test_follow(self, m: Path) -> None:
         (m / "dev/kmsg").write_text("before\n")
-        with process(sys.executable, "-m", "klpfs", "-m", str(m), "dmesg", "-w") as dmesg:
+        with process(sys.executable, "-P", "-m", "klpfs", "-m", str(m), "dmesg", "-w") as dmesg:
             assert dmesg.stdout is not None
             assert dmesg.stdout.readline().endswith("before\n")
             (m / "dev/kmsg").write_text("new\n")
@@ -187,7 +187,7 @@ class TestDmesg:
 
     def test_follow_ends_with_its_reader(self, m: Path) -> None:
         (m / "dev/kmsg").write_text("first\n")
-        command = f"{sys.executable} -m klpfs -m {m} dmesg -w | head -1"
+        command = f"{sys.executable} -P -m klpfs -m {m} dmesg -w | head -1"
         with process("sh", "-c", command, start_new_session=True) as pipe:
             assert pipe.stdout is not None
             assert pipe.stdout.readline().endswith("first\n")
@@ -245,7 +245,7 @@ class TestMountAndUmount:
         assert os.listdir(tmp_path) == []
 
     def test_in_the_foreground_until_it_is_interrupted(self, tmp_path: Path) -> None:
-        command = (sys.executable, "-m", "klpfs", "mount", "--foreground", str(tmp_path))
+        command = (sys.executable, "-P", "-m", "klpfs", "mount", "--foreground", str(tmp_path))
         with process(*command) as mount:
             assert eventually(lambda: (tmp_path / "machine").exists())
             mount.send_signal(signal.SIGINT)
@@ -266,7 +266,7 @@ class TestMountAndUmount:
     def test_what_will_not_do(self, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
         (tmp_path / "file").touch()
         done = subprocess.run(
-            [sys.executable, "-m", "klpfs", "mount", *words],
+            [sys.executable, "-P", "-m", "klpfs", "mount", *words],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode in (1, 2)

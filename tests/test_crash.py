@@ -83,7 +83,7 @@ MODULE_INFO(livepatch, "Y");
 
 
 def klpfs(machine: Machine, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "klpfs", "-m", str(machine.mountpoint), *arguments)
+    return (sys.executable, "-P", "-m", "klpfs", "-m", str(machine.mountpoint), *arguments)
 
 
 def shell(machine: Machine, script: str) -> tuple[str, ...]:
@@ -291,7 +291,10 @@ class TestTheDaemonIsToldToEnd:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "klpfs", *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-m", "klpfs", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

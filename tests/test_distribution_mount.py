@@ -69,7 +69,7 @@ def modules(vmlinuz: Path, release: str) -> Path:
 
 
 def klpfs(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "klpfs", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "klpfs", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
 
 

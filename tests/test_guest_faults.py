@@ -516,6 +516,7 @@ def test_an_insmod_that_gets_a_signal(real_time: Faulty, tmp_path: Path) -> None
     file.write_bytes(real_time.module())
     command = [
         sys.executable,
+        "-P",
         "-m",
         "klpfs",
         "insmod",

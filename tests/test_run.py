@@ -87,7 +87,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def command(*words: str | Path, machine: Machine | None = None) -> list[str]:
     on = ["-m", str(machine.mountpoint)] if machine else ["--kernel", "embedded"]
-    return [sys.executable, "-m", "klpfs", "run", *on, *map(str, words)]
+    return [sys.executable, "-P", "-m", "klpfs", "run", *on, *map(str, words)]
 
 
 @pytest.fixture(scope="module")
@@ -433,7 +433,7 @@ def test_no_such_command(real_time: Machine, run: Run) -> None:
 
 
 def test_one_inside_another_is_refused_in_a_sentence(run: Run) -> None:
-    done = run(f"cd {REPOSITORY}; {sys.executable} -m klpfs run true")
+    done = run(f"cd {REPOSITORY}; {sys.executable} -P -m klpfs run true")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: this process has a seccomp supervisor already")
     assert len(done.stderr.splitlines()) == 1

@@ -23,7 +23,7 @@ def selftests(linux_source: Path):
     for tool in ("modprobe", "modinfo", "depmod", "rmmod", "sysctl", "dmesg", "awk"):
         if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
             pytest.skip(f"there is no {tool}")
-    probe = [sys.executable, "-m", "klpfs", "run", "--kernel", "embedded", "--", "true"]
+    probe = [sys.executable, "-P", "-m", "klpfs", "run", "--kernel", "embedded", "--", "true"]
     done = subprocess.run(probe, capture_output=True, text=True, timeout=SECONDS)
     if "klpfs run needs" in done.stderr:  # something of the host
         pytest.skip(done.stderr.strip())

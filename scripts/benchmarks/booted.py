@@ -180,7 +180,7 @@ def to_first_cat(bench: Bench, vmlinuz: Path | None, kind: str) -> float:
     if kind == "cold":
         environment["XDG_CACHE_HOME"] = str(new_directory(bench, "cache"))
     mountpoint = new_directory(bench, "start")
-    klpfs = [sys.executable, "-m", "klpfs"]
+    klpfs = [sys.executable, "-P", "-m", "klpfs"]
     options = ["--kernel", str(vmlinuz)] if vmlinuz else []
     begin = time.monotonic()
     subprocess.run([*klpfs, "mount", *options, str(mountpoint)], env=environment, check=True)
@@ -236,7 +236,7 @@ def under_klpfs(bench: Bench, script: str) -> str:
     """What a script prints under ``klpfs run``."""
     source = debian.SCRIPTS.parent / "tests/modules/livepatch-sample.c"
     modules = new_directory(bench, "sample")
-    klpfs = [sys.executable, "-m", "klpfs"]
+    klpfs = [sys.executable, "-P", "-m", "klpfs"]
     subprocess.run([*klpfs, "build", "-q", "-o", str(modules), str(source)], check=True)
     command = [
         *klpfs,
