@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is installed: everything that a machine is made of, and nothing else; and what the README says."""
+"""The sdist, the wheel and what they install, each made and used as a user would; and the README."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from email.parser import HeaderParser
 from importlib.metadata import entry_points, requires
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 import pytest
@@ -22,59 +26,237 @@ REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 SHIPPED = ("klpfs", "machine", "modules")
 """The directories of the repository that are installed, all as part of the package klpfs."""
+LINKS = {"klpfs/machine", "klpfs/modules"}
+"""The links to the other two. In an sdist, and where klpfs is installed, they are directories."""
+SAMPLE = REPOSITORY / "tests/modules/livepatch-sample.c"
+NO_INDEX = re.compile(r".*\(from versions: none\)|.*NewConnectionError.*")
+"""A line of pip's where it cannot reach an index. A wrong requirement has versions to choose from."""
+SECONDS = 150
+
+needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files in the wheel, built from what git would check out."""
-    directory = tmp_path_factory.mktemp("wheel")
-    source = directory / "source"
-    tracked = tracked_files()
-    for name in tracked:
-        copy = source / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / name, copy, follow_symlinks=False)
-    # With the setuptools that pip would get; where pip cannot, that is no fault of ours.
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(directory)]
-    command.append(str(source))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    if done.returncode and re.search("No matching distribution|connection|network", done.stderr):
-        pytest.skip(f"pip gets no setuptools: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    (built,) = directory.glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
-        return archive.namelist()
+# Where the files are
 
 
 def tracked_files() -> list[str]:
+    """Return the files of the checkout. Skip the test in an unpacked sdist, which is none."""
+    if not os.path.lexists(REPOSITORY / ".git"):
+        pytest.skip("this is not a checkout")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    if listed.returncode:
-        pytest.skip("this is no checkout")
     return [
         name for name in listed.stdout.split("\0") if name and os.path.lexists(REPOSITORY / name)
     ]
 
 
-def test_all_of_a_machine_is_in_the_wheel(wheel: list[str]) -> None:
-    wanted = {installed_name(name) for name in tracked_files() if name.split("/")[0] in SHIPPED}
-    wanted -= {"klpfs/machine", "klpfs/modules"}  # links to the directories
-    assert wanted - set(wheel) == set()
-    assert any(name.endswith("vmlinux.lds") for name in wanted)
+def shipped_files() -> set[str]:
+    """Return where the installed files of the checkout are, below site-packages."""
+    names = (name for name in tracked_files() if name.split("/")[0] in SHIPPED)
+    return {name if name.startswith("klpfs/") else f"klpfs/{name}" for name in names} - LINKS
+
+
+def checked_out(directory: Path) -> Path:
+    """Make ``directory`` a copy of the repository as git would check it out, and return it."""
+    for name in tracked_files():
+        copy = directory / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, copy, follow_symlinks=False)
+    return directory
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command that must succeed, and return its output. It does not see this klpfs."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "KLPFS"))
+    }
+    done = subprocess.run(
+        list(command), cwd=cwd, env={**variables, **environment}, timeout=SECONDS, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    if done.returncode and (found := NO_INDEX.search(done.stdout)):
+        pytest.skip(f"pip finds no package index: {found[0]}")
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+# The two distributions
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist, the wheel that is built from it, and what was printed: ``log``."""
+    directory = tmp_path_factory.mktemp("distributions")
+    source = checked_out(directory / "checkout")
+    printed = run(sys.executable, "-m", "build", "--outdir", directory, source, cwd=directory)
+    (directory / "log").write_text(printed)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sdist(distributions: Path) -> Path:
+    (path,) = distributions.glob("klpfs-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("klpfs-*.whl")
+    return path
+
+
+def wheel_names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_all_of_a_machine_is_in_the_wheel(wheel: Path) -> None:
+    wanted = shipped_files()
+    assert wanted - wheel_names(wheel) == set()
+    assert "klpfs/machine/guest/vmlinux.lds" in wanted
     assert "klpfs/modules/include/linux/livepatch.h" in wanted
 
 
-def installed_name(name: str) -> str:
-    """Return where the wheel has a file of the repository."""
-    return name if name.startswith("klpfs/") else f"klpfs/{name}"
-
-
-def test_nothing_else_is(wheel: list[str]) -> None:
-    others = {name for name in wheel if name.split("/")[0] != "klpfs"}
+def test_nothing_else_is(wheel: Path) -> None:
+    others = wheel_names(wheel) - shipped_files()
     assert all(re.match(r"klpfs-[0-9.]+\.dist-info/", name) for name in others), others
     assert any(name.endswith("/LICENSE") for name in others)
+
+
+def test_the_wheel_of_a_checkout_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    """``pip install .`` follows the links that an sdist does not have."""
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path)
+    run(*pip, checked_out(tmp_path / "checkout"), cwd=tmp_path)
+    (direct,) = tmp_path.glob("*.whl")
+    assert wheel_names(direct) == wheel_names(wheel)
+
+
+def test_all_that_git_has_is_in_the_sdist(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    assert not any(member.issym() for member in members)
+    paths = (PurePosixPath(member.name) for member in members if member.isfile())
+    names = {str(path.relative_to(path.parts[0])) for path in paths}
+    rest = {
+        name for name in tracked_files()
+        if name.split("/")[0] not in (*SHIPPED, ".ci", ".gitignore")
+    }  # fmt: skip
+    made = {"PKG-INFO", *(name for name in names if name.startswith("klpfs.egg-info/"))}
+    assert names - made == shipped_files() | rest
+
+
+def test_building_them_warns_of_nothing(distributions: Path) -> None:
+    log = (distributions / "log").read_text()
+    assert "Successfully built" in log
+    assert re.findall(r"(?i)^.*(?:\bwarning\b|deprecat).*$", log, re.MULTILINE) == []
+
+
+def test_what_an_index_shows(wheel: Path) -> None:
+    (name,) = (name for name in wheel_names(wheel) if name.endswith("/METADATA"))
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = HeaderParser().parsestr(archive.read(name).decode())
+    assert metadata["License-Expression"] == "GPL-2.0-or-later"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+    for name in ("pyfuse3", "trio", "unicorn"):  # klpfs uses private parts of these
+        (required,) = (
+            line for line in metadata.get_all("Requires-Dist", []) if line.startswith(name)
+        )
+        assert re.search(r"<\d", required), required
+
+
+# What they install
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path) -> Iterator[Path]:
+    """A fresh virtual environment, with the wheel, what it needs, and pytest."""
+    with tempfile.TemporaryDirectory(prefix="klpfs-") as directory:
+        run(sys.executable, "-m", "venv", "--without-pip", directory, cwd=Path(directory))
+        python = Path(directory, "bin/python")
+        pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
+        run(*pip, wheel, "pytest", cwd=Path(directory))
+        yield Path(directory)
+
+
+def test_nothing_but_klpfs_is_in_site_packages(environment: Path) -> None:
+    (record,) = environment.glob("lib/python3*/site-packages/klpfs-*.dist-info/RECORD")
+    installed = {line.split(",")[0] for line in record.read_text().splitlines()}
+    tops = {name.split("/")[0] for name in installed if not name.startswith("../")}
+    assert tops == {"klpfs", record.parent.name}
+    assert {name for name in installed if name.startswith("../")} == {"../../../bin/klpfs"}
+
+
+@needs_fuse
+def test_a_first_session(environment: Path, tmp_path: Path) -> None:
+    """The kernel is compiled from the sources in the wheel, and a module with its headers."""
+    klpfs = environment / "bin/klpfs"
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    shutil.copy(SAMPLE, tmp_path)
+    assert re.fullmatch(r"klpfs, version [0-9.]+\n", run(klpfs, "--version", cwd=tmp_path))
+    run(klpfs, "build", "livepatch-sample.c", cwd=tmp_path)
+    run(klpfs, "mount", "machine", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    try:
+        run(klpfs, "insmod", "-m", "machine", "livepatch-sample.ko", cwd=tmp_path)
+        assert (machine / "proc/cmdline").read_text() == "this has been live patched\n"
+    finally:
+        run(klpfs, "umount", "--lazy", "machine", cwd=tmp_path)
+
+
+@needs_fuse
+def test_a_project_with_the_same_names(environment: Path, tmp_path: Path) -> None:
+    """Modules of a project hide neither klpfs's own nor those that it needs."""
+    for name in ("machine", "modules", "click", "trio"):
+        (tmp_path / f"{name}.py").write_text("answer = 42\n")
+    (tmp_path / "test_it.py").write_text("""
+from machine import answer
+from modules import answer as another
+
+def test_it(klpfs_machine):
+    assert klpfs_machine.read("proc/version").startswith("Linux version")
+""")
+    assert "1 passed" in run(environment / "bin/pytest", "-q", cwd=tmp_path)
+    python = environment / "bin/python"
+    assert "1 passed" in run(python, "-m", "pytest", "-q", cwd=tmp_path)
+    assert "klpfs, version" in run(python, "-m", "klpfs", "--version", cwd=tmp_path)
+
+
+def test_its_types_are_seen(environment: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("""
+import klpfs.pytest_plugin
+
+def test_it(klpfs_machine: klpfs.pytest_plugin.Machine) -> None:
+    reveal_type(klpfs_machine.dmesg())
+""")
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+    checked = run(
+        *mypy, "--python-executable", environment / "bin/python", "test_it.py", cwd=tmp_path
+    )
+    assert 'Revealed type is "list[str]"' in checked.replace("builtins.", "")
+
+
+@needs_fuse
+def test_the_tests_of_the_sdist(sdist: Path, tmp_path: Path) -> None:
+    """Those of a few files, which use the helpers and the modules in tests/; all are found."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    few = ("btf", "elf", "kmsg", "nodes", "parameters_in_use", "sysctl")
+    tests = [f"tests/test_{name}.py" for name in few]
+    passed = run(*pytest_, *tests, cwd=unpacked, PYTHONPATH=str(unpacked))
+    assert re.search(r"^\d+ passed", passed, re.MULTILINE), passed
+    collected = run(*pytest_, "--collect-only", cwd=unpacked, PYTHONPATH=str(unpacked))
+    files = {line.split("::")[0] for line in collected.splitlines() if "::" in line}
+    assert files == {f"tests/{path.name}" for path in REPOSITORY.glob("tests/test_*.py")}
+
+
+# The sources
 
 
 def test_every_source_file_says_its_licence() -> None:
