@@ -22,7 +22,7 @@ import unicorn
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
-from klpfs.machine.memory import Memory, PageFault
+from klpfs.machine.memory import NX, PAGE_SIZE, Memory, PageFault
 from klpfs.machine.ticker import Ticker
 
 TRAP = bytes.fromhex("e610eb00c3")
@@ -357,5 +357,16 @@ class Cpu:
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
 
     def code_changed(self, address: int, size: int) -> None:
-        """Drop translations of ``[address, address + size)``; needed after any change of text."""
-        self._uc.ctl_remove_cache(address, address + size)
+        """Drop translations of ``[address, address + size)``; needed after any change of text.
+
+        Only executable pages have translations. unicorn looks a page up as an instruction fetch does, and
+        for a page without execute permission that leaves an exception behind, which takes away the next
+        stop of a trap.
+        """
+        end = address + size
+        while address < end:
+            page_end = min((address & -PAGE_SIZE) + PAGE_SIZE, end)
+            entry = self._memory.entry(address)
+            if entry and not entry & NX:
+                self._uc.ctl_remove_cache(address, page_end)
+            address = page_end
