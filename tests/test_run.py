@@ -210,6 +210,13 @@ def test_sysctl(run: Run) -> None:
 # Modules
 
 
+def test_lib_modules_is_indexed_for_modprobe(run: Run, modules: Path) -> None:
+    done = run("cd /lib/modules/$(uname -r); ls -d extra/* modules.*", "--modules", modules)
+    names = done.stdout.split()
+    assert {"modules.order", "modules.builtin", "modules.dep", "extra/slow.ko"} <= set(names)
+    assert all(name.startswith(("extra/", "modules.")) for name in names)
+
+
 def test_stock_tools_load_and_unload_modules(run: Run, modules: Path) -> None:
     needs("modprobe", "depmod")
     done = run(

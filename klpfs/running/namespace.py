@@ -158,17 +158,17 @@ def _show_modules(release: str, directories: Iterable[Path]) -> None:
             link = extra / module.name
             if not link.exists():
                 link.symlink_to(module)
-    for listing in ("klpfs.modules.order", "klpfs.modules.builtin"):
+    for listing in ("modules.order", "modules.builtin"):
         (kernel / listing).touch()
     depmod = shutil.which("depmod", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if depmod is None:
-        (kernel / "klpfs.modules.dep").write_text(dependencies(sorted(extra.iterdir())))
+        (kernel / "modules.dep").write_text(dependencies(sorted(extra.iterdir())))
     else:
         subprocess.run([depmod, release], check=False, capture_output=True)
 
 
 def dependencies(modules: list[Path]) -> str:
-    """``klpfs.modules.dep`` for modules that lie in ``extra``, for a modprobe that comes without depmod
+    """``modules.dep`` for modules that lie in ``extra``, for a modprobe that comes without depmod
     (busybox). Whatever is no module is left out."""
     needs: dict[str, list[str]] = {}
     files = {module.stem.replace("-", "_"): f"extra/{module.name}" for module in modules}
