@@ -257,8 +257,8 @@ class TestMountAndUmount:
         [
             (("nothing",), "nothing does not exist; mkdir -p "),
             (("file",), "file is not a directory; give one to mount on"),
-            (("--memory", "much", "."), "'much' is not a size; 256M is one"),
-            (("--memory", "1M", "."), "1M is too much or too little; 32M to 16G will do"),
+            (("--memory", "much", "."), "'much' is not a size; use one such as 256M"),
+            (("--memory", "1M", "."), "1M is out of range; use 32M to 16G"),
             (("--kernel", "nothing", "."), "nothing"),
             (("--log-file", "nothing/log", "."), "nothing/log: No such file or directory"),
         ],

@@ -38,7 +38,7 @@ def serve(
 
     Raises `MountError`. An exception of ``make_tree`` comes out as one too, with its text.
     """
-    path = check(mountpoint)
+    path = check_mountpoint(mountpoint)
     if foreground:
         from klpfs.mounting import (
             server,  # here: not before it is known that something can be mounted
@@ -50,7 +50,7 @@ def serve(
         answered(path)
 
 
-def check(mountpoint: Path) -> str:
+def check_mountpoint(mountpoint: Path) -> str:
     """Whether something may be mounted there: the real path, or a `MountError`."""
     path = resolve(mountpoint)
     present = mount_at(path)
