@@ -19,6 +19,18 @@ from klpfs.machine.image import Image, embedded
 
 Ko = Callable[..., Path]
 
+PRINTS = """
+#include <linux/bug.h>
+#include <linux/module.h>
+int prints(void);
+int prints(void) { pr_info("a line\\n"); pr_info("another\\n"); return 7; }
+int warns(void);
+int warns(void) { WARN_ON(1); return 8; }
+static int __init prints_init(void) { return 0; }
+module_init(prints_init);
+MODULE_LICENSE("GPL");
+"""
+
 
 @pytest.fixture(scope="module")
 def image() -> Image:
@@ -92,7 +104,9 @@ def test_a_wrong_sympos(check_: Callable[..., Report]) -> None:
     report = check_("check/wrong_sympos")
     assert bad(report) == ["vmlinux:cmdline_proc_show", "load"]
     found = told(report, "vmlinux:cmdline_proc_show")
-    assert found.startswith("would fail: sympos is 3, but only one symbol has this name: 1 at 0xffffffff81")
+    assert found.startswith(
+        "would fail: sympos is 3, but only one symbol has this name: 1 at 0xffffffff81"
+    )
 
 
 def test_a_name_that_nothing_has(check_: Callable[..., Report]) -> None:
@@ -124,6 +138,13 @@ def test_an_init_without_end(check_: Callable[..., Report]) -> None:
     found = told(report, "load")
     assert "did not finish; klpfs is in " in found
     assert "patch_init+" in found
+
+
+def test_an_init_that_exits_its_task(check_: Callable[..., Report]) -> None:
+    init = "__module_put_and_kthread_exit(THIS_MODULE, 0);"
+    report = check_("exits", patch_source({None: {"cmdline_proc_show": 0}}, init=init))
+    assert bad(report) == ["load"]
+    assert told(report, "load") == "would fail: the task exited before it was done"
 
 
 def test_a_patch_that_never_lets_go(check_: Callable[..., Report]) -> None:
@@ -183,6 +204,16 @@ def test_calls_with_numbers_and_strings(check_: Callable[..., Report]) -> None:
         "5 (0x5)", "-1 (0xffffffff)", "no such function",
     ]  # fmt: skip
     assert all(call.before == call.after for call in report.calls)
+
+
+def test_a_call_that_prints_to_the_log(check_: Callable[..., Report], ko: Ko) -> None:
+    module = ko("prints", PRINTS).read_bytes()
+    report = check_("livepatch-sample", modules=[module], calls=["prints()", "warns()"])
+    prints, warns = report.calls
+    assert prints.before == prints.after == "7 (0x7); a line; another"
+    assert warns.before.startswith("8 (0x8); WARNING: CPU: 0 PID: 1 at ")
+    assert "in warns+" in warns.before
+    assert report.verdict is Verdict.GOOD
 
 
 @pytest.mark.parametrize(

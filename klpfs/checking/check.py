@@ -201,12 +201,12 @@ class _Trial:
     # -- calls ------------------------------------------------------------------------------------
 
     async def _call(self, call: GuestCall) -> str:
-        """Return the result of a call, or why it failed."""
+        """Return the result of a call and what it printed to the log, or why it failed."""
         kernel = self._kernel
         address = kernel.symbols.lookup(call.function)
         if address is None:
             return "no such function"
-        result = ""
+        start, result = kernel.printk.next_seq, ""
 
         async def run() -> None:
             nonlocal result
@@ -219,6 +219,9 @@ class _Trial:
             await self._steps.run(f"call {call.function}", run)
         except Stopped:
             return findings[-1].detail
+        else:
+            faults = [each.detail for each in findings[count:] if each.verdict is not Verdict.GOOD]
+            messages = [record.text for record in kernel.printk.records(start)]
+            return "; ".join([result, *(faults or messages)])
         finally:
             del findings[count:]
-        return result

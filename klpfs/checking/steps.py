@@ -85,8 +85,9 @@ class Steps:
         if not finished:
             self.stop(subject, Verdict.BAD, f"did not finish; {tasks}")
         if isinstance(failure, TaskExit):
-            self.add_fault(subject)
-            raise Stopped
+            if self.add_fault(subject):
+                raise Stopped
+            self.stop(subject, Verdict.BAD, "the task exited before it was done")
         if isinstance(failure, OSError):
             self._stop_with_errno(subject, failure)
         if not self.add_fault(subject):
