@@ -207,7 +207,7 @@ class TestWhichMachineIsMeant:
         assert klpfs("lsmod", "-m", m, mount=tmp_path)[0] == 0
         code, _, err = klpfs("lsmod", mount=tmp_path)
         assert code == 1
-        assert err == f"Error: no machine is mounted on {tmp_path}; klpfs mount {tmp_path}\n"
+        assert err == f"Error: no machine is mounted on {tmp_path}; run 'klpfs mount {tmp_path}'\n"
 
     def test_several(self, machine: Machine, tmp_path: Path) -> None:
         other = Machine(tmp_path)
@@ -216,7 +216,7 @@ class TestWhichMachineIsMeant:
             assert code == 1
             assert "several machines are mounted" in err
             assert str(tmp_path) in err and str(machine.mountpoint) in err
-            assert err.endswith("say which with -m or $KLPFS_MOUNT\n")
+            assert err.endswith("choose one with -m or $KLPFS_MOUNT\n")
         finally:
             other.umount()
 
@@ -235,7 +235,8 @@ class TestMountAndUmount:
         assert mounts.mount_at(str(place)) is None
         code, _, err = klpfs("umount", place)
         assert (code, err) == (
-            1, f"Error: {place} is not a klpfs mount; see findmnt -t fuse.klpfs\n"
+            1,
+            f"Error: {place} is not a klpfs mount; run 'findmnt -t fuse.klpfs' to list klpfs mounts\n",
         )  # fmt: skip
 
     def test_lazily(self, tmp_path: Path) -> None:
@@ -255,8 +256,8 @@ class TestMountAndUmount:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("nothing",), "nothing does not exist; mkdir -p "),
-            (("file",), "file is not a directory; give one to mount on"),
+            (("nothing",), "nothing does not exist; create it with 'mkdir -p "),
+            (("file",), "file is not a directory"),
             (("--memory", "much", "."), "'much' is not a size; use one such as 256M"),
             (("--memory", "1M", "."), "1M is out of range; use 32M to 16G"),
             (("--kernel", "nothing", "."), "nothing"),

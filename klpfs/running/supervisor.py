@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 
 from klpfs.fs import devfs
-from klpfs.fs.interrupt import Thread, status
+from klpfs.fs.host_proc import Thread, status
 from klpfs.running.seccomp import Listener, Notification
 
 MODULE_NAME_LEN = 64 - 8
