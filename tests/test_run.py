@@ -442,7 +442,7 @@ def test_no_such_command(real_time: Machine, run: Run) -> None:
 def test_one_inside_another_is_refused_in_a_sentence(run: Run) -> None:
     done = run(f"cd {REPOSITORY}; {sys.executable} -m klpfs run true")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: this process has a seccomp supervisor already")
+    assert done.stderr.startswith("Error: this process already has a seccomp supervisor")
     assert len(done.stderr.splitlines()) == 1
 
 
