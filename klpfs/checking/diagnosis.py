@@ -40,7 +40,7 @@ def _addresses(kernel: Kernel, name: str, object_: str) -> list[int]:
 def _list_positions(kernel: Kernel, addresses: list[int]) -> str:
     """Return each ``sympos`` with its address and the function before it.
 
-    The function before it tells which source file the symbol is from.
+    The function before it helps to identify the source file of the symbol.
     """
     positions = []
     for i, address in enumerate(addresses[:_MAX_LISTED], 1):

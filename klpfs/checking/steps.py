@@ -34,7 +34,7 @@ class Stopped(Exception):
 
 
 class Steps:
-    """Runs the steps of a check on one kernel, and adds what it finds to ``report``.
+    """A runner of the steps of a check on one kernel. It adds its findings to ``report``.
 
     ``timeout``: the guest seconds that a step or a transition may take.
     """
@@ -44,7 +44,7 @@ class Steps:
         self._clock = clock
         self._report = report
         self._timeout = timeout
-        self._seq = 0  # of the first log record that was not judged yet
+        self._seq = 0  # the first log record that was not searched for faults yet
 
     def stop(self, subject: str, verdict: Verdict, detail: str) -> NoReturn:
         """Add a finding and raise `Stopped`."""
@@ -125,9 +125,9 @@ class Steps:
             self._report.add(subject, Verdict.GOOD, f"finished in {seconds:.1f} s")
 
     def add_fault(self, subject: str) -> bool:
-        """Add a finding if the log reports an Oops or a WARN since the last call.
+        """Add a finding if an Oops or a WARN was logged since the last call. Return whether one was.
 
-        Return whether it does. The verdict is UNKNOWN if the cause may be that the kernel was not
+        The verdict is UNKNOWN if the cause may be that the kernel was not
         booted, or if it was only a warning.
         """
         lines = [record.text for record in self._kernel.printk.records(self._seq)]

@@ -22,7 +22,7 @@ class _CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output is gone; click exits quietly
+            if error.errno == errno.EPIPE:  # the reader of our output has exited; click handles it
                 raise
             where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options that several subcommands share, and what they stand for."""
+"""Options that several subcommands share, and the machine or kernel that they name."""
 
 from __future__ import annotations
 

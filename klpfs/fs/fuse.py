@@ -5,7 +5,7 @@ The only file that imports pyfuse3. The kernel may cache names and attributes wi
 every change is announced to it (`FileSystem.run`). The names that a dynamic directory computes are not
 cached.
 
-pyfuse3 tells which process opens a file, but not which one reads or writes it. So the methods of a
+pyfuse3 reports which process opens a file, but not which one reads or writes it. So the methods of a
 `Handle` are called with the process that opened the file.
 """
 

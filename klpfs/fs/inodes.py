@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the FUSE client, the host's kernel, holds of the tree: inodes, and caches to invalidate."""
+"""The host kernel's references to the tree, and the invalidation of its caches."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class InodeTable:
 class Invalidations:
     """A queue of names and attributes that the kernel must forget.
 
-    ``send`` tells the kernel. It runs in a thread, because the kernel takes the lock of the directory,
-    whose holder may wait for one of our answers.
+    ``send`` passes them to the kernel. It runs in a thread, because the kernel takes the lock of the
+    directory, whose holder may wait for one of our answers.
     """
 
     def __init__(self, send: Callable[[Sequence[Stale]], None]) -> None:
