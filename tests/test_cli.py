@@ -302,3 +302,22 @@ def test_version_and_help() -> None:
     for command in ("build", "dmesg", "insmod", "lsmod", "mount", "rmmod", "run", "umount"):
         assert f"\n  {command} " in out
     assert klpfs("nonsense")[0] == 2
+
+
+def test_help_says_what_it_does_and_how() -> None:
+    for command in ("build", "check", "insmod", "mount", "rmmod", "run", "umount"):
+        code, out, err = klpfs(command, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"Usage: klpfs {command} [OPTIONS] ")
+    assert "Exit status: 0 if the patch works, 1 if it would fail, 2 if" in klpfs("check", "-h")[1]
+    assert "Exit status: that of COMMAND, 127 if" in klpfs("run", "-h")[1]
+
+
+def test_a_command_imports_no_more_than_it_needs() -> None:
+    script = (
+        "import sys, klpfs.cli; print(*{'trio', 'unicorn', 'pyfuse3', 'rich'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"
