@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The client side: what commands and tests do to a mounted machine, through its files alone."""
+"""Operations on a mounted machine, for commands and tests. They use nothing but its files."""
 
 from __future__ import annotations
 
@@ -15,50 +15,51 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _RECORD_BYTES = 8192
 
 
-def _text(line: bytes) -> str:
+def _decode(line: bytes) -> str:
     return line.decode("utf-8", "surrogateescape")
 
 
 class NoMachine(Exception):
-    """It is not clear which mount is meant; the message says what to do."""
+    """No mount was found, or several. The message says what to do about it."""
 
 
 def machines() -> list[Path]:
-    """The mounts that answer, and answer us: not those of other users."""
+    """Return the klpfs mounts that answer to this user."""
     return [mount for mount in find_mounts() if _answers(mount)]
 
 
 def _answers(mount: Path) -> bool:
+    """Return whether a machine is mounted there and answers to this user."""
     try:
-        os.statvfs(mount)  # which no cache answers
+        os.statvfs(mount)  # always asks the daemon: the kernel does not cache the answer
     except OSError:
         return False
     return os.path.isdir(mount / "machine")
 
 
 def find_machine(given: str | None) -> Path:
-    """The mount that a command means: ``given``, else ``$KLPFS_MOUNT``, else the only one.
+    """Return the mount point ``given``, or else that of ``$KLPFS_MOUNT``, or else the only one.
 
-    Raises NoMachine.
+    Raise NoMachine if there is none, or if there are several.
     """
     path = given or os.environ.get("KLPFS_MOUNT")
     if path:
         if not _answers(Path(path)):
-            raise NoMachine(f"no machine is mounted on {path}; klpfs mount {path}")
+            raise NoMachine(f"no machine is mounted on {path}; run 'klpfs mount {path}'")
         return Path(path)
     mounts = machines()
     if not mounts:
-        raise NoMachine("no machine is mounted; klpfs mount DIRECTORY")
+        raise NoMachine("no machine is mounted; run 'klpfs mount DIRECTORY'")
     if len(mounts) > 1:
         names = ", ".join(str(mount) for mount in mounts)
         raise NoMachine(
-            f"several machines are mounted ({names}); say which with -m or $KLPFS_MOUNT"
+            f"several machines are mounted ({names}); choose one with -m or $KLPFS_MOUNT"
         )
     return mounts[0]
 
 
 def _write(path: Path, data: bytes) -> None:
-    """One open, all of ``data``, one close, whose error counts."""
+    """Write ``data`` with one open(2) and one close(2). Raise OSError for any error, also of close(2)."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         view = memoryview(data)
@@ -73,14 +74,18 @@ def _write(path: Path, data: bytes) -> None:
 def insmod(
     machine: Path, module: bytes, parameters: Sequence[str] = (), *, force: bool = False
 ) -> None:
-    """Load a module. Raises OSError with the kernel's errno."""
+    """Load a module. Raise OSError with the kernel's errno.
+
+    ``module``: the contents of the .ko file. ``parameters``: strings ``name=value``.
+    ``force``: ignore the version magic and the symbol versions.
+    """
     words = (["-f"] if force else []) + [_quoted(parameter) for parameter in parameters]
     header = (" ".join(words) + "\n").encode() if words else b""
     _write(machine / "machine/insmod", header + module)
 
 
 def _quoted(parameter: str) -> str:
-    """A parameter whose value has blanks, as insmod(8) hands it over."""
+    """Quote the value of a parameter if it contains white space, as insmod(8) does."""
     name, equals, value = parameter.partition("=")
     return (
         f'{name}="{value}"'
@@ -90,12 +95,12 @@ def _quoted(parameter: str) -> str:
 
 
 def rmmod(machine: Path, name: str, *, force: bool = False) -> None:
-    """Unload a module by its name, or that of its file. Raises OSError with the kernel's errno."""
+    """Unload a module, given by its name or its file. Raise OSError with the kernel's errno."""
     _write(machine / "machine/rmmod", f"{'-f ' if force else ''}{_modname(name)}".encode())
 
 
 def holders(machine: Path, name: str) -> list[str]:
-    """The modules that use a module."""
+    """Return the names of the modules that use a module."""
     try:
         return sorted(os.listdir(machine / "sys/module" / _modname(name) / "holders"))
     except FileNotFoundError:
@@ -107,19 +112,19 @@ def _modname(name: str) -> str:
 
 
 def clear_log(machine: Path) -> None:
-    """What ``dmesg -C`` does."""
+    """Clear the log, like ``dmesg -C``."""
     _write(machine / "machine/syslog", b"clear")
 
 
 def dmesg(machine: Path) -> str:
-    """The log from the last clear on, as ``dmesg`` prints it."""
+    """Return the log since the last clear, in the format of ``dmesg``."""
     lines = (machine / "machine/syslog").read_bytes().split(b"\n")
-    return _text(b"\n".join(line.partition(b">")[2] for line in lines))
+    return _decode(b"\n".join(line.partition(b">")[2] for line in lines))
 
 
 def follow(machine: Path) -> Iterator[str]:
-    """The log from the last clear on, and then each record as it comes, without end."""
-    from klpfs.fs.devfs import SEEK_TO_DATA  # here: it brings the whole machine
+    """Yield each line of the log since the last clear, and wait for more, without end."""
+    from klpfs.fs.devfs import SEEK_TO_DATA  # here, because it imports the whole machine
 
     descriptor = os.open(machine / "dev/kmsg", os.O_RDONLY)
     try:
@@ -128,12 +133,12 @@ def follow(machine: Path) -> Iterator[str]:
             try:
                 record = os.read(descriptor, _RECORD_BYTES)
             except BrokenPipeError:
-                continue  # some were overwritten: go on with the next
+                continue  # records were overwritten: continue with the oldest one
             found = _RECORD.match(record)
             if found:
                 seconds, rest = divmod(int(found[3]), 1_000_000)
                 text = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), found[4].split(b"\n")[0])
                 for line in text.split(b"\n"):
-                    yield f"[{seconds:5d}.{rest:06d}] {_text(line)}\n"
+                    yield f"[{seconds:5d}.{rest:06d}] {_decode(line)}\n"
     finally:
         os.close(descriptor)

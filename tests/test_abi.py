@@ -680,7 +680,7 @@ def test_the_options(tmp_path: Path) -> None:
     done = klpfs("mount", "--abi", "3.20", "--no-livepatch", str(tmp_path))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
-        "Error: --abi or --no-livepatch, not both",
+        "Error: --abi and --no-livepatch cannot be used together",
     )
     done = klpfs("mount", "--abi", "2.6", str(tmp_path))
     assert done.returncode == 2 and "'2.6' is not one of" in done.stderr

@@ -19,6 +19,18 @@ from klpfs.machine.image import Image, embedded
 
 Ko = Callable[..., Path]
 
+PRINTS = """
+#include <linux/bug.h>
+#include <linux/module.h>
+int prints(void);
+int prints(void) { pr_info("a line\\n"); pr_info("another\\n"); return 7; }
+int warns(void);
+int warns(void) { WARN_ON(1); return 8; }
+static int __init prints_init(void) { return 0; }
+module_init(prints_init);
+MODULE_LICENSE("GPL");
+"""
+
 
 @pytest.fixture(scope="module")
 def image() -> Image:
@@ -84,7 +96,7 @@ def test_for_another_kernel(image: Image, ko: Ko) -> None:
     assert other != data
     report = check(image, other)
     assert bad(report) == ["vermagic", "load"]
-    assert f"this is '{image.vermagic.strip()}'" in told(report, "vermagic")
+    assert f"the kernel is '{image.vermagic.strip()}'" in told(report, "vermagic")
     assert "version magic '9" in told(report, "load")
 
 
@@ -92,19 +104,22 @@ def test_a_wrong_sympos(check_: Callable[..., Report]) -> None:
     report = check_("check/wrong_sympos")
     assert bad(report) == ["vmlinux:cmdline_proc_show", "load"]
     found = told(report, "vmlinux:cmdline_proc_show")
-    assert found.startswith("would fail: sympos 3, but there is only one: 1 at 0xffffffff81")
+    assert found.startswith(
+        "would fail: sympos is 3, but only one symbol has this name: 1 at 0xffffffff81"
+    )
 
 
 def test_a_name_that_nothing_has(check_: Callable[..., Report]) -> None:
     report = check_("nothing", patch_source({None: {"no_such_function": 1}}))
     assert bad(report) == ["vmlinux:no_such_function", "load"]
-    assert "there is none in vmlinux" in told(report, "vmlinux:no_such_function")
+    assert "no such symbol in vmlinux" in told(report, "vmlinux:no_such_function")
 
 
 def test_a_function_without_an_ftrace_site(check_: Callable[..., Report]) -> None:
     report = check_("check/no_site")
     assert bad(report) == ["vmlinux:klp_ftrace_handler", "load"]
-    assert "without an ftrace site: it is notrace" in told(report, "vmlinux:klp_ftrace_handler")
+    found = told(report, "vmlinux:klp_ftrace_handler")
+    assert "has no ftrace site and cannot be patched: it is notrace" in found
 
 
 def test_an_init_that_oopses(check_: Callable[..., Report]) -> None:
@@ -121,28 +136,35 @@ def test_an_init_without_end(check_: Callable[..., Report]) -> None:
     report = check_("check/endless_init")
     assert bad(report) == ["load"]
     found = told(report, "load")
-    assert "it does not come to an end; klpfs is in " in found
+    assert "did not finish; klpfs is in " in found
     assert "patch_init+" in found
+
+
+def test_an_init_that_exits_its_task(check_: Callable[..., Report]) -> None:
+    init = "__module_put_and_kthread_exit(THIS_MODULE, 0);"
+    report = check_("exits", patch_source({None: {"cmdline_proc_show": 0}}, init=init))
+    assert bad(report) == ["load"]
+    assert told(report, "load") == "would fail: the task exited before it was done"
 
 
 def test_a_patch_that_never_lets_go(check_: Callable[..., Report]) -> None:
     report = check_("check/never_lets_go", wait=20)
     assert bad(report) == ["disable: transition"]
     found = told(report, "disable: transition")
-    assert found.startswith("would fail: not over after 20 s; server is in ")
+    assert found.startswith("would fail: not finished after 20 s; server is in ")
     assert "[never_lets_go]" in found
 
 
 def test_a_thread_that_is_left_behind(check_: Callable[..., Report]) -> None:
     report = check_("check/leaves_a_thread")
-    assert "server is still in the module's code, which is gone" in told(report, "tasks")
+    assert "server still runs code of the module, which is unloaded" in told(report, "tasks")
     assert report.verdict is Verdict.BAD
 
 
 def test_a_leak(check_: Callable[..., Report]) -> None:
     report = check_("check/leaks")
     assert bad(report) == ["memory"]
-    assert told(report, "memory").startswith("would fail: left allocated: 1 of patch_init")
+    assert told(report, "memory").startswith("would fail: not freed: 1 allocated by patch_init")
 
 
 def test_what_a_call_leaves_is_not_the_patch_s(check_: Callable[..., Report]) -> None:
@@ -150,7 +172,7 @@ def test_what_a_call_leaves_is_not_the_patch_s(check_: Callable[..., Report]) ->
     assert report.verdict is Verdict.GOOD
 
 
-def test_a_symbol_that_nobody_exports(check_: Callable[..., Report]) -> None:
+def test_a_symbol_that_is_not_exported(check_: Callable[..., Report]) -> None:
     text = patch_source({None: {"cmdline_proc_show": 0}}, init="return no_such_thing();")
     text = text.replace(
         "#include <linux/module.h>", "#include <linux/module.h>\nint no_such_thing(void);"
@@ -162,14 +184,14 @@ def test_a_symbol_that_nobody_exports(check_: Callable[..., Report]) -> None:
 
 def test_no_live_patch_and_no_module(check_: Callable[..., Report], image: Image) -> None:
     report = check_("klp_answer")
-    assert "klp_answer does not say that it is a live patch" in told(report, "file")
+    assert "klp_answer is not a live patch" in told(report, "file")
     assert check(image, b"no ELF file").verdict is Verdict.BAD
 
 
 def test_an_init_that_enables_nothing(check_: Callable[..., Report]) -> None:
     report = check_("idle", patch_source({None: {"cmdline_proc_show": 0}}, init="return 0;"))
     assert report.verdict is Verdict.UNKNOWN
-    assert "its init enables no patch" in told(report, "enable")
+    assert "the module's init function enables no patch" in told(report, "enable")
 
 
 # -- calls ----------------------------------------------------------------------------------------
@@ -184,11 +206,21 @@ def test_calls_with_numbers_and_strings(check_: Callable[..., Report]) -> None:
     assert all(call.before == call.after for call in report.calls)
 
 
+def test_a_call_that_prints_to_the_log(check_: Callable[..., Report], ko: Ko) -> None:
+    module = ko("prints", PRINTS).read_bytes()
+    report = check_("livepatch-sample", modules=[module], calls=["prints()", "warns()"])
+    prints, warns = report.calls
+    assert prints.before == prints.after == "7 (0x7); a line; another"
+    assert warns.before.startswith("8 (0x8); WARNING: CPU: 0 PID: 1 at ")
+    assert "in warns+" in warns.before
+    assert report.verdict is Verdict.GOOD
+
+
 @pytest.mark.parametrize(
     "call", ["strlen", "strlen(", "strlen(x y)", 'strlen("a)', "f(1 2)", "f(g())"]
 )
 def test_a_call_that_cannot_be_read(check_: Callable[..., Report], call: str) -> None:
-    with pytest.raises(ValueError, match="is neither a number nor|is not FUNCTION"):
+    with pytest.raises(ValueError, match="is neither a number nor|is not a call"):
         check_("livepatch-sample", calls=[call])
 
 

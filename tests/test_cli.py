@@ -207,7 +207,7 @@ class TestWhichMachineIsMeant:
         assert klpfs("lsmod", "-m", m, mount=tmp_path)[0] == 0
         code, _, err = klpfs("lsmod", mount=tmp_path)
         assert code == 1
-        assert err == f"Error: no machine is mounted on {tmp_path}; klpfs mount {tmp_path}\n"
+        assert err == f"Error: no machine is mounted on {tmp_path}; run 'klpfs mount {tmp_path}'\n"
 
     def test_several(self, machine: Machine, tmp_path: Path) -> None:
         other = Machine(tmp_path)
@@ -216,7 +216,7 @@ class TestWhichMachineIsMeant:
             assert code == 1
             assert "several machines are mounted" in err
             assert str(tmp_path) in err and str(machine.mountpoint) in err
-            assert err.endswith("say which with -m or $KLPFS_MOUNT\n")
+            assert err.endswith("choose one with -m or $KLPFS_MOUNT\n")
         finally:
             other.umount()
 
@@ -235,7 +235,8 @@ class TestMountAndUmount:
         assert mounts.mount_at(str(place)) is None
         code, _, err = klpfs("umount", place)
         assert (code, err) == (
-            1, f"Error: {place} is not a klpfs mount; see findmnt -t fuse.klpfs\n"
+            1,
+            f"Error: {place} is not a klpfs mount; run 'findmnt -t fuse.klpfs' to list klpfs mounts\n",
         )  # fmt: skip
 
     def test_lazily(self, tmp_path: Path) -> None:
@@ -255,10 +256,10 @@ class TestMountAndUmount:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("nothing",), "nothing does not exist; mkdir -p "),
-            (("file",), "file is not a directory; give one to mount on"),
-            (("--memory", "much", "."), "'much' is not a size; 256M is one"),
-            (("--memory", "1M", "."), "1M is too much or too little; 32M to 16G will do"),
+            (("nothing",), "nothing does not exist; create it with 'mkdir -p "),
+            (("file",), "file is not a directory"),
+            (("--memory", "much", "."), "'much' is not a size; use one such as 256M"),
+            (("--memory", "1M", "."), "1M is out of range; use 32M to 16G"),
             (("--kernel", "nothing", "."), "nothing"),
             (("--log-file", "nothing/log", "."), "nothing/log: No such file or directory"),
         ],
@@ -301,3 +302,22 @@ def test_version_and_help() -> None:
     for command in ("build", "dmesg", "insmod", "lsmod", "mount", "rmmod", "run", "umount"):
         assert f"\n  {command} " in out
     assert klpfs("nonsense")[0] == 2
+
+
+def test_help_says_what_it_does_and_how() -> None:
+    for command in ("build", "check", "insmod", "mount", "rmmod", "run", "umount"):
+        code, out, err = klpfs(command, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"Usage: klpfs {command} [OPTIONS] ")
+    assert "Exit status: 0 if the patch works, 1 if it would fail, 2 if" in klpfs("check", "-h")[1]
+    assert "Exit status: that of COMMAND, 127 if" in klpfs("run", "-h")[1]
+
+
+def test_a_command_imports_no_more_than_it_needs() -> None:
+    script = (
+        "import sys, klpfs.cli; print(*{'trio', 'unicorn', 'pyfuse3', 'rich'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"

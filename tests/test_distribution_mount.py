@@ -250,9 +250,9 @@ def test_what_there_is_of_a_name(image: Image) -> None:
         ambiguous, missing = reasons(kernel, lines)
         assert ambiguous.subject == f"vmlinux:{several[1]}"
         assert ambiguous.detail.startswith(
-            f"there are {several[0]}, a sympos has to say which: 1 at"
+            f"{several[0]} symbols have this name; set sympos to choose one: 1 at"
         )
-        assert missing.detail.startswith("there is none in vmlinux")
+        assert missing.detail.startswith("no such symbol in vmlinux")
     finally:
         kernel.close()
 
@@ -276,5 +276,6 @@ def test_its_api_is_its_own(vmlinuz: Path, tmp_path: Path) -> None:
     done = klpfs("mount", "--kernel", vmlinuz, "--abi", "3.20", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"Error: {vmlinuz} has an API of its own: no --abi, no --no-livepatch"
+        f"Error: --abi and --no-livepatch are for the embedded kernel: {vmlinuz} has its own live "
+        "patching API"
     )

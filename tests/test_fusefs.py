@@ -21,20 +21,10 @@ from typing import ClassVar
 import pytest
 import trio
 
-from klpfs.fs.nodes import (
-    POLL_READY,
-    Attribute,
-    Caller,
-    Directory,
-    DynamicDirectory,
-    Handle,
-    Node,
-    ProcFile,
-    Root,
-    Stream,
-    Symlink,
-    Upload,
-)
+from klpfs.fs.attributes import Attribute, ProcFile
+from klpfs.fs.dynamic import DynamicDirectory
+from klpfs.fs.nodes import POLL_READY, Caller, Directory, Handle, Node, Root, Symlink
+from klpfs.fs.streams import Stream, Upload
 from klpfs.mounting import daemon, mounts
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
@@ -585,7 +575,7 @@ class TestDaemon:
         for path, message in (
             (tmp_path / "nothing", "does not exist"),
             (tmp_path / "file", "not a directory"),
-            (mnt, "mounted already"),
+            (mnt, "already mounted"),
         ):
             with pytest.raises(mounts.MountError, match=message):
                 daemon.serve(make_tree, path)

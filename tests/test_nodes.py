@@ -12,20 +12,10 @@ from collections.abc import Iterable
 import pytest
 import trio
 
-from klpfs.fs.nodes import (
-    PAGE_SIZE,
-    Attribute,
-    Caller,
-    Directory,
-    DynamicDirectory,
-    Handle,
-    Node,
-    ProcFile,
-    Root,
-    Stream,
-    Symlink,
-    Upload,
-)
+from klpfs.fs.attributes import Attribute, ProcFile
+from klpfs.fs.dynamic import DynamicDirectory
+from klpfs.fs.nodes import PAGE_SIZE, Caller, Directory, Handle, Node, Root, Symlink
+from klpfs.fs.streams import Stream, Upload
 
 CALLER = Caller(pid=1, uid=0, gid=0)
 

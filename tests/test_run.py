@@ -210,6 +210,13 @@ def test_sysctl(run: Run) -> None:
 # Modules
 
 
+def test_lib_modules_is_indexed_for_modprobe(run: Run, modules: Path) -> None:
+    done = run("cd /lib/modules/$(uname -r); ls -d extra/* modules.*", "--modules", modules)
+    names = done.stdout.split()
+    assert {"modules.order", "modules.builtin", "modules.dep", "extra/slow.ko"} <= set(names)
+    assert all(name.startswith(("extra/", "modules.")) for name in names)
+
+
 def test_stock_tools_load_and_unload_modules(run: Run, modules: Path) -> None:
     needs("modprobe", "depmod")
     done = run(
@@ -435,7 +442,7 @@ def test_no_such_command(real_time: Machine, run: Run) -> None:
 def test_one_inside_another_is_refused_in_a_sentence(run: Run) -> None:
     done = run(f"cd {REPOSITORY}; {sys.executable} -P -m klpfs run true")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: this process has a seccomp supervisor already")
+    assert done.stderr.startswith("Error: this process already has a seccomp supervisor")
     assert len(done.stderr.splitlines()) == 1
 
 

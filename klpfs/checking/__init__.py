@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``klpfs check``: whether a live patch loads, applies and can be removed."""
+"""``klpfs check``: try a live patch on a private machine, and report what would fail."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel means by a refusal of a live patch, and what to do about it: for `klpfs.checking.check`."""
+"""Explanations of the livepatch core's error messages, for `klpfs.checking.check`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from klpfs.machine.kernel.kernel import Kernel
 
-_MOST = 8
-"""So many of several symbols are told; there may be hundreds of a name."""
+_MAX_LISTED = 8
+"""The number of symbols that are listed; hundreds may share one name."""
 
 
 class Reason(NamedTuple):
@@ -21,10 +21,10 @@ class Reason(NamedTuple):
 
 
 def reasons(kernel: Kernel, lines: Iterable[str]) -> Iterator[Reason]:
-    """Of those lines of the log that are about a function."""
+    """Yield the reason for each line of the log that reports a function which cannot be patched."""
     for line in lines:
-        for sentence, explain in _SENTENCES:
-            found = sentence.search(line)
+        for pattern, explain in _MESSAGES:
+            found = pattern.search(line)
             if found:
                 names = found.groupdict()
                 object_ = names.get("object") or "vmlinux"
@@ -33,52 +33,56 @@ def reasons(kernel: Kernel, lines: Iterable[str]) -> Iterator[Reason]:
                 yield Reason(f"{object_}:{names['name']}", detail)
 
 
-def _named(kernel: Kernel, name: str, object_: str) -> list[int]:
+def _addresses(kernel: Kernel, name: str, object_: str) -> list[int]:
     return kernel.symbols.all_named(name, None if object_ == "vmlinux" else object_)
 
 
-def _places(kernel: Kernel, addresses: list[int]) -> str:
-    """What a ``sympos`` counts, with the function before each: that tells which file it is in."""
-    places = []
-    for i, address in enumerate(addresses[:_MOST], 1):
-        before = kernel.symbols.lookup_address(address - 1)
-        behind = f", behind {before.symbol.name}" if before else ""
-        places.append(f"{i} at {address:#x}{behind}")
-    if len(addresses) > _MOST:
-        places.append("...")
-    return "; ".join(places)
+def _list_positions(kernel: Kernel, addresses: list[int]) -> str:
+    """Return each ``sympos`` with its address and the function before it.
+
+    The function before it helps to identify the source file of the symbol.
+    """
+    positions = []
+    for i, address in enumerate(addresses[:_MAX_LISTED], 1):
+        previous = kernel.symbols.lookup_address(address - 1)
+        after = f", after {previous.symbol.name}" if previous else ""
+        positions.append(f"{i} at {address:#x}{after}")
+    if len(addresses) > _MAX_LISTED:
+        positions.append("...")
+    return "; ".join(positions)
 
 
 def _no_such_position(kernel: Kernel, name: str, object_: str, sympos: str) -> str:
-    found = _named(kernel, name, object_)
-    number = "only one" if len(found) == 1 else f"only {len(found)}"
-    return f"sympos {sympos}, but there is {number}: {_places(kernel, found)}"
+    found = _addresses(kernel, name, object_)
+    number = "only one symbol has" if len(found) == 1 else f"only {len(found)} symbols have"
+    return f"sympos is {sympos}, but {number} this name: {_list_positions(kernel, found)}"
 
 
 def _ambiguous(kernel: Kernel, name: str, object_: str, _sympos: str) -> str:
-    found = _named(kernel, name, object_)
-    return f"there are {len(found)}, a sympos has to say which: {_places(kernel, found)}"
+    found = _addresses(kernel, name, object_)
+    listed = _list_positions(kernel, found)
+    return f"{len(found)} symbols have this name; set sympos to choose one: {listed}"
 
 
-def _not_there(kernel: Kernel, name: str, object_: str, _sympos: str) -> str:
+def _not_found(kernel: Kernel, name: str, object_: str, _sympos: str) -> str:
     clones = sorted(
         {symbol.name for symbol, _ in kernel.symbols if symbol.name.startswith(f"{name}.")}
     )
     if clones:
-        return f"there is none; the compiler made {', '.join(clones[:_MOST])} of it"
-    return f"there is none in {object_}: another name, or inlined everywhere"
+        return f"no such symbol; the compiler turned it into {', '.join(clones[:_MAX_LISTED])}"
+    return f"no such symbol in {object_}: the name is wrong, or it is inlined everywhere"
 
 
 def _no_site(kernel: Kernel, name: str, object_: str, _sympos: str) -> str:
-    found = _named(kernel, name, object_)
-    where = f"at {found[0]:#x}, " if len(found) == 1 else ""
+    found = _addresses(kernel, name, object_)
+    where = f" at {found[0]:#x}" if len(found) == 1 else ""
     return (
-        f"{where}without an ftrace site: it is notrace, or its file is built without them, and what "
-        "cannot be traced cannot be patched; patch its callers"
+        f"the function{where} has no ftrace site and cannot be patched: it is notrace, or its file "
+        "is built without ftrace; patch its callers instead"
     )
 
 
-_SENTENCES: tuple[tuple[re.Pattern[str], Callable[[Kernel, str, str, str], str]], ...] = (
+_MESSAGES: tuple[tuple[re.Pattern[str], Callable[[Kernel, str, str, str], str]], ...] = (
     (
         re.compile(
             r"symbol position (?P<sympos>\d+) for symbol '(?P<name>.+)' in object '(?P<object>.+)'"
@@ -89,6 +93,6 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[Kernel, str, str, str], str]]
         re.compile(r"unresolvable ambiguity .*symbol '(?P<name>.+)' in object '(?P<object>.+)'"),
         _ambiguous,
     ),
-    (re.compile(r"symbol '(?P<name>.+)' not found in symbol table"), _not_there),
+    (re.compile(r"symbol '(?P<name>.+)' not found in symbol table"), _not_found),
     (re.compile(r"failed to find location for function '(?P<name>.+)'"), _no_site),
 )

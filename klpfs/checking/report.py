@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `klpfs.checking.check` found: as data, for JSON, and for people."""
+"""The report of `klpfs.checking.check`: as data, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rich.table import Table
 
 
 class Verdict(enum.Enum):
-    """Of one finding, and of the whole."""
+    """The verdict on one finding, or on the whole patch."""
 
     GOOD = "good"
     BAD = "would fail"
     UNKNOWN = "could not tell"
     NOTE = "note"
-    """Worth knowing; it decides nothing."""
+    """Worth knowing, but without influence on the verdict on the patch."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     verdict: Verdict
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass
 class Call:
-    """A call of a guest function, with the patch off and on: what it returned and printed."""
+    """A call of a guest function, and its result and output before and after the patch is enabled."""
 
     text: str
     before: str = ""
@@ -42,17 +42,17 @@ class Call:
 
 @dataclass
 class Report:
-    """What was found, in the order in which it was looked for."""
+    """All findings, in the order in which the checks ran."""
 
     findings: list[Finding] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
     def add(self, subject: str, verdict: Verdict, detail: str) -> None:
-        """One more finding."""
+        """Add a finding."""
         self.findings.append(Finding(subject, verdict, detail))
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the report as objects that JSON can express."""
         return {
             "verdict": self.verdict.value,
             "findings": [
@@ -64,7 +64,7 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """Of all: BAD if one is, else UNKNOWN if one is, else GOOD."""
+        """The verdict on the patch: BAD if any finding is BAD, else UNKNOWN if any is, else GOOD."""
         verdicts = {finding.verdict for finding in self.findings}
         for worst in (Verdict.BAD, Verdict.UNKNOWN):
             if worst in verdicts:
@@ -80,8 +80,8 @@ _STYLES = {
 }
 
 
-def as_table(report: Report) -> None:
-    """Print it."""
+def print_table(report: Report) -> None:
+    """Print the report for a person to read."""
     console = Console(highlight=False)
     table = Table("what", "verdict", "detail", box=box.SIMPLE)
     for finding in report.findings:

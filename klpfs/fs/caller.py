@@ -1,34 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A process that uses the mount is a task of the guest while its operation lasts."""
+"""The guest task of a caller: a host process that uses the mount is a task while its operation lasts."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from signal import SIGKILL
 
+from klpfs.fs.host_proc import comm
 from klpfs.fs.nodes import Caller
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.sched.core import TaskExit
 
 
-def comm_of(pid: int) -> str:
-    """The name of a thread of the host; ``?`` if it is gone."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/comm", os.O_RDONLY)
-        try:
-            return os.fsdecode(os.read(descriptor, 64)).rstrip("\n")
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return "?"
-
-
 class TaskDied(OSError):
-    """The task did not survive what it did in the kernel: in Linux, the process is no more, as if by
-    ``signal``."""
+    """The caller's task was killed in the guest. Linux would have ended the process by ``signal``."""
 
     def __init__(self, number: int, signal: int) -> None:
         super().__init__(number, "the task died")
@@ -36,13 +23,16 @@ class TaskDied(OSError):
 
 
 @asynccontextmanager
-async def inside(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
-    """The body runs in the kernel of the guest, as the caller's task. A signal that the caller has to
-    take ends its sleep there if that is interruptible, and the task if it does not sleep at all; any
-    other sleep goes on. An oops, which kills the task, is TaskDied(EFAULT) for the process."""
+async def caller_task(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
+    """Run the body in the guest's kernel, as the task of ``caller``.
+
+    A pending signal of the caller ends an interruptible sleep of the task, or the task itself if it does
+    not sleep; any other sleep continues. Raise TaskDied(EFAULT) if an Oops kills the task, and
+    TaskDied(EINTR) if it exits otherwise.
+    """
     with kernel.entered() as shield:
         try:
-            async with kernel.sched.user_task(caller.pid, comm_of(caller.pid)) as task:
+            async with kernel.sched.user_task(caller.pid, comm(caller.pid)) as task:
                 task.shield = shield
                 yield
         except TaskExit as exit_:

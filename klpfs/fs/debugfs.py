@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 
-from klpfs.fs.nodes import Caller, Directory, ProcFile
+from klpfs.fs.attributes import ProcFile
+from klpfs.fs.nodes import Caller, Directory
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
 from klpfs.machine.memory import PAGE_SIZE
@@ -14,7 +15,7 @@ _MAX_QUERIES = PAGE_SIZE - 1
 
 
 def debugfs(kernel: Kernel) -> Directory:
-    """The directory, with ``dynamic_debug/control`` in it."""
+    """Return the directory, which contains ``dynamic_debug/control``."""
 
     async def show(_caller: Caller) -> bytes:
         return kernel.dyndbg.control().encode()

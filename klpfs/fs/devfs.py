@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``dev/kmsg``: the log, a record for each read. Documentation/ABI/testing/dev-kmsg,
+"""``dev/kmsg``: the kernel log, one record for each read. Documentation/ABI/testing/dev-kmsg,
 kernel/printk/printk.c.
 
-In Linux it is a device; here it can only be a file, which is told of reads and their offsets, and of
-lseek(2) by those alone. So the file has a size, that of the log as text: where SEEK_END leads to is an
-offset that means the end of the log.
+In Linux it is a device. Here it can only be a file, and FUSE does not report lseek(2) to it: a seek
+shows only in the offset of the next read. So the file has a size, which is that of the log as text, and
+an offset that was once its size means the end of the log at that time: that is where SEEK_END leads.
 """
 
 from __future__ import annotations
@@ -15,40 +15,44 @@ import re
 import select
 from collections.abc import Callable
 
-from klpfs.fs.nodes import Caller, Directory, Handle, Stream
+from klpfs.fs.nodes import Caller, Directory, Handle
+from klpfs.fs.streams import Stream
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_DEFAULT, Printk
 from klpfs.machine.kernel.vsprintf import LOG_LINE_MAX
 
 _FACILITY_USER = 1
-_MAX_TOLD = 1000
+_MAX_REPORTED = 1000
 
 SEEK_TO_DATA = 1 << 61
 SEEK_TO_END = 1 << 62
-"""Offsets that mean what SEEK_DATA and SEEK_END do. The host does not ask about SEEK_DATA, and answers
-0 or ENXIO by itself: who knows what is meant goes here (`klpfs.running.supervisor`)."""
+"""Offsets that mean SEEK_DATA and SEEK_END, the first record after a clear and the end of the log. The
+host's kernel answers SEEK_DATA by itself, with 0 or ENXIO. A program that means it on dev/kmsg has to
+seek to this offset instead, as `klpfs.running.supervisor` does."""
 
 
 class _Kmsg(Stream):
-    """The file: its size, as it was told at any time, is an offset that somebody may seek to."""
+    """The file. It remembers the sizes that it reported, because SEEK_END turns them into offsets."""
 
     def __init__(self, printk: Printk) -> None:
-        super().__init__(lambda _n, _c, flags: _KmsgHandle(self, printk, flags), 0o644, self._tell)
+        super().__init__(
+            lambda _n, _c, flags: _KmsgHandle(self, printk, flags), 0o644, self._report_size
+        )
         self._printk = printk
-        self.told: dict[int, int] = {}
-        """Sizes, oldest first, and the record that was the next to come."""
+        self.reported_sizes: dict[int, int] = {}
+        """Sizes, oldest first, and the number of the next record at that time."""
 
-    def _tell(self) -> int:
+    def _report_size(self) -> int:
         size = len(self._printk.text())
-        self.told.pop(size, None)
-        self.told[size] = self._printk.next_seq
-        if len(self.told) > _MAX_TOLD:
-            del self.told[next(iter(self.told))]
+        self.reported_sizes.pop(size, None)
+        self.reported_sizes[size] = self._printk.next_seq
+        if len(self.reported_sizes) > _MAX_REPORTED:
+            del self.reported_sizes[next(iter(self.reported_sizes))]
         return size
 
 
 class _KmsgHandle(Handle):
-    """A reader (and writer) of the log with a place of its own in it."""
+    """An open kmsg, with its own position in the log."""
 
     node: _Kmsg
 
@@ -58,16 +62,16 @@ class _KmsgHandle(Handle):
         self._seq = printk.first_seq
         self._blocks = not flags & os.O_NONBLOCK
         self._appends = bool(flags & os.O_APPEND)
-        self._offset = 0  # where the next read will be, without lseek(2)
+        self._offset = 0  # of the next read, if there is no lseek(2) before it
 
     def _seek(self, offset: int) -> None:
-        """``devkmsg_llseek``: to the first record, the first after a clear, or behind the last."""
+        """``devkmsg_llseek``: go to the first record, the first one after a clear, or the end."""
         if offset == 0:
             self._seq = self._printk.first_seq
         elif offset == SEEK_TO_DATA:
             self._seq = max(self._printk.clear_seq, self._printk.first_seq)
         else:
-            self._seq = self.node.told.get(offset, self._printk.next_seq)
+            self._seq = self.node.reported_sizes.get(offset, self._printk.next_seq)
         self._offset = offset
 
     async def read(self, caller: Caller, offset: int, size: int) -> bytes:
@@ -98,7 +102,7 @@ class _KmsgHandle(Handle):
             number = int(prefix[1] or b"0")
             level, facility = number & 7, number >> 3 & 0xFF or _FACILITY_USER
             line = line[prefix.end() :]
-        # Writing moves the position, as a device would not have it; where it was is still to be told.
+        # Unlike in a device, a write moves the file's offset. Note a seek before it, then the new offset.
         if offset != self._offset and not self._appends:
             self._seek(offset)
         self._offset = offset + len(data)
@@ -118,7 +122,7 @@ class _KmsgHandle(Handle):
 
 
 def devfs(kernel: Kernel) -> Directory:
-    """The directory with ``kmsg`` in it."""
+    """Return the directory, which contains ``kmsg``."""
     root = Directory(0o755)
     root.add("kmsg", _Kmsg(kernel.printk))
     return root

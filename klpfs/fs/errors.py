@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Error numbers of the kernel's own, and what programs get for them. include/linux/errno.h."""
+"""Error numbers that the kernel uses internally, and what programs get. include/linux/errno.h."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ _ENOTSUPP = 524
 
 
 def raw_errno(number: int | None) -> int:
-    """What a system call returns to a program, with the sign changed. There are numbers that no program
-    knows: it gets them as they are, where it makes the call itself."""
+    """Return the errno that a system call returns to a program, EIO for None.
+
+    It may be a number that libc does not know, such as ENOTSUPP, which Linux does not convert either.
+    """
     if number is None or number <= 0:
         return errno.EIO
     return errno.EINTR if _ERESTARTSYS <= number <= _ERESTART_RESTARTBLOCK else number
 
 
 def user_errno(number: int | None) -> int:
-    """The errno that a program gets. FUSE carries those below 512 and no others: an answer with any
-    other number would be no answer, and its caller would wait for ever."""
+    """Return the errno for an answer to FUSE, which must be below 512.
+
+    FUSE drops an answer with any other number, and the caller would wait for ever.
+    """
     number = raw_errno(number)
     if number < _ERESTARTSYS:
         return number

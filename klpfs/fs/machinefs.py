@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``machine``: what no kernel shows, and what a kernel does by system call.
+"""``machine``: files that a kernel does not have, for its system calls and for the computer.
 
-Loading is ``cat patch.ko > machine/insmod``. A line in front of the module has its parameters, and options
-before them: ``(echo -f number=3; cat patch.ko) > machine/insmod``.
+A module is loaded by ``cat patch.ko > machine/insmod``. A line before the module has options and module
+parameters: ``(echo -f number=3; cat patch.ko) > machine/insmod``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ import errno
 import os
 from collections.abc import Iterable
 
-from klpfs.fs.caller import inside
-from klpfs.fs.nodes import (
-    Attribute,
-    Caller,
-    Directory,
-    DynamicDirectory,
-    Handle,
-    Node,
-    Stream,
-    Upload,
-)
+from klpfs.fs.attributes import Attribute
+from klpfs.fs.caller import caller_task
+from klpfs.fs.dynamic import DynamicDirectory
+from klpfs.fs.nodes import Caller, Directory, Handle, Node
 from klpfs.fs.procfs import text_file
+from klpfs.fs.streams import Stream, Upload
 from klpfs.fs.syscalls import syscall_file
 from klpfs.machine import disasm
 from klpfs.machine.cpu import REGISTERS
@@ -37,17 +31,17 @@ from klpfs.machine.kernel.printk.printk import Printk
 _ELF_MAGIC = b"\x7fELF"
 _FORCE = {"-f": IGNORE_VERMAGIC | IGNORE_MODVERSIONS, "--force": IGNORE_VERMAGIC | IGNORE_MODVERSIONS,
           "--force-vermagic": IGNORE_VERMAGIC, "--force-modversion": IGNORE_MODVERSIONS}  # fmt: skip
-_KALLSYMS_TEXT = "tTwW"
-_MAX_FUNCTION = 1 << 20
+_TEXT_KINDS = "tTwW"
+_MAX_FUNCTION_SIZE = 1 << 20
 
 
 def split_upload(data: bytes) -> tuple[int, str, bytes]:
-    """Flags, parameters and the module out of what was written to ``insmod``."""
+    """Split the data of a write to ``insmod`` into flags, module parameters and the module."""
     if data.startswith(_ELF_MAGIC):
         return 0, "", data
     line, newline, rest = data.partition(b"\n")
     if not newline or not rest.startswith(_ELF_MAGIC):
-        return 0, "", data  # no module anywhere: let the loader say so
+        return 0, "", data  # not a module: the loader reports that
     flags, words = 0, line.decode("utf-8", "surrogateescape").split(" ")
     while words and words[0] in _FORCE:
         flags |= _FORCE[words.pop(0)]
@@ -55,8 +49,10 @@ def split_upload(data: bytes) -> tuple[int, str, bytes]:
 
 
 class _Disassembly(DynamicDirectory):
-    """A file for each function, with its code as it stands now. A name that several functions have
-    means the first; ``name,2`` is the second."""
+    """A file for each function, with its current code.
+
+    If several functions share a name, ``name`` is the first and ``name,2`` the second.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(0o555)
@@ -77,7 +73,7 @@ class _Disassembly(DynamicDirectory):
     def names(self) -> Iterable[str]:
         seen: dict[str, int] = {}
         for symbol, _module in self._kernel.symbols:
-            if symbol.kind in _KALLSYMS_TEXT and is_file_name(symbol.name):
+            if symbol.kind in _TEXT_KINDS and is_file_name(symbol.name):
                 count = seen[symbol.name] = seen.get(symbol.name, 0) + 1
                 yield symbol.name if count == 1 else f"{symbol.name},{count}"
 
@@ -95,10 +91,10 @@ class _Disassembly(DynamicDirectory):
 
 
 def disassembly(kernel: Kernel, address: int) -> str:
-    """The function at ``address`` as objdump would show it, calls named."""
+    """Return the function at ``address`` in the format of objdump, with the names of call targets."""
     symbols = kernel.symbols
     found = symbols.lookup_address(address)
-    size = min(found[0].size if found else 64, _MAX_FUNCTION)
+    size = min(found[0].size if found else 64, _MAX_FUNCTION_SIZE)
     code = kernel.computer.memory.read(address, size)
     lines = [f"{address:016x} <{found[0].name if found else hex(address)}>:"]
     for instruction in disasm.disassemble(code, address):
@@ -110,7 +106,7 @@ def disassembly(kernel: Kernel, address: int) -> str:
 
 
 class _PhysicalMemory(Handle):
-    """The machine's RAM by physical address, as /dev/mem would have it."""
+    """The machine's RAM by physical address, like /dev/mem."""
 
     def __init__(self, node: Node, kernel: Kernel) -> None:
         super().__init__(node)
@@ -120,13 +116,13 @@ class _PhysicalMemory(Handle):
         return self._memory.ram[offset : offset + size]
 
 
-def _log(printk: Printk) -> bytes:
-    """The log as text, from the last clear on."""
+def _log_text(printk: Printk) -> bytes:
+    """Return the log since the last clear, as text."""
     return printk.text(printk.clear_seq)
 
 
 class _Syslog(Handle):
-    """The log as it is when reading begins; what is written is a command."""
+    """An open ``syslog``: reads return the log at the time of the first read; writes are commands."""
 
     def __init__(self, node: Node, kernel: Kernel) -> None:
         super().__init__(node)
@@ -135,12 +131,12 @@ class _Syslog(Handle):
 
     async def read(self, caller: Caller, offset: int, size: int) -> bytes:
         if offset == 0 or self._text is None:
-            self._text = _log(self._printk)
+            self._text = _log_text(self._printk)
         return self._text[offset : offset + size]
 
     async def write(self, caller: Caller, offset: int, data: bytes) -> int:
         if data.strip() != b"clear":
-            raise OSError(errno.EINVAL, "only clear can be written")
+            raise OSError(errno.EINVAL, "the only command is clear")
         self._printk.clear()
         return len(data)
 
@@ -164,7 +160,7 @@ def _allocations(kernel: Kernel) -> str:
 
 
 def _consistency(kernel: Kernel) -> str:
-    """A line for each installed patch: its model, and how many tasks are in which state."""
+    """Return a line for each enabled patch: its model, and the number of tasks in each state."""
     lines = ["patch model leave switch redirection detection unpatched patched\n"]
     transition = kernel.livepatch.transition
     for patch in kernel.livepatch.patches():
@@ -180,12 +176,12 @@ def _consistency(kernel: Kernel) -> str:
 
 
 def machinefs(kernel: Kernel) -> Directory:
-    """The directory."""
+    """Return the directory."""
     root = Directory(0o755)
 
     async def insmod(caller: Caller, data: bytes) -> None:
         flags, params, module = split_upload(data)
-        async with inside(kernel, caller):
+        async with caller_task(kernel, caller):
             await kernel.modules.init_module(module, params, flags)
 
     async def rmmod(caller: Caller, data: bytes) -> None:
@@ -193,8 +189,8 @@ def machinefs(kernel: Kernel) -> Directory:
         force = "-f" in words
         names = [word for word in words if not word.startswith("-")]
         if len(names) != 1:
-            raise OSError(errno.EINVAL, "one name is wanted")
-        async with inside(kernel, caller):
+            raise OSError(errno.EINVAL, "expected one module name")
+        async with caller_task(kernel, caller):
             await kernel.modules.delete_module(names[0], force=force)
 
     async def show_clock(_caller: Caller) -> bytes:
@@ -205,9 +201,9 @@ def machinefs(kernel: Kernel) -> Directory:
         try:
             seconds = float(data.decode().strip().removeprefix("+"))
         except ValueError:
-            raise OSError(errno.EINVAL, "seconds are wanted") from None
+            raise OSError(errno.EINVAL, "expected a number of seconds") from None
         if not isinstance(kernel.clock, VirtualClock) or not 0 <= seconds < 1e9:
-            raise OSError(errno.EINVAL, "only virtual time can be moved, and only forward")
+            raise OSError(errno.EINVAL, "only virtual time can be advanced")
         await kernel.clock.advance(seconds)
 
     root.add("insmod", Upload(insmod))
@@ -215,9 +211,9 @@ def machinefs(kernel: Kernel) -> Directory:
     root.add("syscall", syscall_file(kernel))
     root.add("clock", Attribute(show_clock, store_clock))
     syslog = Stream(
-        lambda node, _c, _f: _Syslog(node, kernel), 0o644, lambda: len(_log(kernel.printk))
+        lambda node, _c, _f: _Syslog(node, kernel), 0o644, lambda: len(_log_text(kernel.printk))
     )
-    syslog.mappable = True  # as `dmesg -F` does
+    syslog.mappable = True  # dmesg -F maps it
     root.add("syslog", syslog)
     root.add("disasm", _Disassembly(kernel))
     root.add("registers", text_file(lambda: _registers(kernel), 0o400))

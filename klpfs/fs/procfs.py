@@ -1,21 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``proc``: files that guest code makes, a directory for each task, sysctls. fs/proc/."""
+"""``proc``: files whose contents guest code prints, a directory for each task, and sysctls. fs/proc/."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable, Iterable
 
-from klpfs.fs.caller import inside
-from klpfs.fs.nodes import (
-    Caller,
-    Directory,
-    DynamicDirectory,
-    Node,
-    ProcDirectory,
-    ProcFile,
-    Symlink,
-)
+from klpfs.fs.attributes import ProcFile
+from klpfs.fs.caller import caller_task
+from klpfs.fs.dynamic import DynamicDirectory
+from klpfs.fs.nodes import Caller, Directory, Node, ProcDirectory, Symlink
 from klpfs.fs.sysctl import Sysctl, SysctlDirectory, dointvec, doulongvec
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.oops.taint import Taint
@@ -25,18 +19,18 @@ from klpfs.machine.kernel.sched.core import Task
 
 
 def text_file(make: Callable[[], str], mode: int = 0o444) -> ProcFile:
-    """A file of text that klpfs makes by itself, without a task of the guest."""
+    """Return a file whose text ``make`` returns, without running guest code."""
 
     async def show(_caller: Caller) -> bytes:
         return make().encode("utf-8", "surrogateescape")
 
     file = ProcFile(show, mode=mode)
-    file.at_once = True
+    file.immediate = True
     return file
 
 
 class ProcRoot(DynamicDirectory, ProcDirectory):
-    """The top of proc: what was registered, and a directory for each task by its pid."""
+    """The root of proc: the registered entries, and a directory for each task, named by its pid."""
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(0o555)
@@ -66,7 +60,7 @@ class ProcRoot(DynamicDirectory, ProcDirectory):
 
 
 class Procfs:
-    """Keeps ``proc`` in step with what the kernel and its modules register there."""
+    """The directory ``proc``, kept up to date with the entries that the kernel and modules register."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -90,9 +84,9 @@ class Procfs:
         for child in entry.children.values():
             self._mirror(child)
 
-    def _changed(self, entry: ProcEntry, there: bool) -> None:
+    def _changed(self, entry: ProcEntry, exists: bool) -> None:
         directory = self._directory_of(entry)
-        if not there:
+        if not exists:
             directory.remove(entry.name)
         elif directory.lookup(entry.name) is None:
             directory.add(entry.name, self._node(entry))
@@ -105,11 +99,11 @@ class Procfs:
         kernel = self._kernel
 
         async def show(caller: Caller) -> bytes:
-            async with inside(kernel, caller):
+            async with caller_task(kernel, caller):
                 return await kernel.proc.read(entry)
 
         async def store(caller: Caller, data: bytes) -> None:
-            async with inside(kernel, caller):
+            async with caller_task(kernel, caller):
                 await kernel.proc.write(entry, data)
 
         file = ProcFile(show, store, entry.mode & 0o777)
@@ -130,8 +124,8 @@ class Procfs:
         directory.add(
             "ftrace_enabled", self._number(lambda: kernel.ftrace.enabled, kernel.ftrace.set_enabled)
         )
-        for name, (least, greatest) in LIMITS.items():
-            directory.add(name, self._watchdog_sysctl(name, least, greatest))
+        for name, (minimum, maximum) in LIMITS.items():
+            directory.add(name, self._watchdog_sysctl(name, minimum, maximum))
         directory.add("osrelease", self._text(kernel.image.release))
         directory.add("ostype", self._text("Linux"))
 
@@ -142,12 +136,12 @@ class Procfs:
 
         return Sysctl(show)
 
-    def _watchdog_sysctl(self, name: str, least: int, greatest: int) -> Sysctl:
-        """``proc_dointvec_minmax``"""
+    def _watchdog_sysctl(self, name: str, minimum: int, maximum: int) -> Sysctl:
+        """Return a sysctl of the watchdog, an int (``proc_dointvec_minmax``)."""
         watchdog = self._kernel.watchdog
 
         async def set_(value: int) -> None:
-            if not least <= value <= greatest:
+            if not minimum <= value <= maximum:
                 raise OSError(errno.EINVAL, "out of range")
             watchdog.set(name, value)
 
@@ -164,7 +158,7 @@ class Procfs:
 
         async def store(caller: Caller, data: bytes) -> None:
             value = parse(data)
-            async with inside(self._kernel, caller):
+            async with caller_task(self._kernel, caller):
                 await set_(value)
 
         return Sysctl(show, store)

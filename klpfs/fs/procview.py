@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``machine/procview``: what a program under `klpfs.running.run` sees as /proc.
+"""``machine/procview``: the directory that a program under `klpfs.running.run` sees as /proc.
 
-The guest's files, and for everything else a link to the host's: its procfs is mounted on ``.host``, in
-the mount namespace of that program and nowhere else. Procfs itself cannot be extended, and nothing may
-be stacked on it; a link keeps what it can do and no other file system can, as in ``self/fd``. The
-host's sysctls have no such magic, and sysctl(8) minds links: they are files here, for reading only.
+It has the guest's files, and a symbolic link to the host's for everything else. The host's procfs is
+mounted on ``.host`` in the mount namespace of that program, and nowhere else. Procfs cannot be extended,
+and no file system may be stacked on it. Links keep what only procfs can do, as in ``self/fd``. The
+host's sysctls are read-only files instead, because sysctl(8) does not follow links.
 """
 
 from __future__ import annotations
@@ -12,36 +12,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from klpfs.fs.nodes import (
-    Caller,
-    Directory,
-    DynamicDirectory,
-    File,
-    Handle,
-    Node,
-    ProcDirectory,
-    Symlink,
-)
+from klpfs.fs.dynamic import DynamicDirectory
+from klpfs.fs.nodes import Caller, Directory, File, Handle, Node, ProcDirectory, Symlink
 from klpfs.fs.sysctl import Sysctl, SysctlDirectory
 
 HOST = ".host"
-"""Where the host's procfs is to be mounted."""
+"""The name of the directory on which the host's procfs is mounted."""
 _SYSCTLS = "sys"
 
 
-class _Same(File):
-    """A file of the guest, once more."""
+class _GuestFile(File):
+    """A second node for a file of the guest's proc."""
 
-    def __init__(self, origin: File) -> None:
-        super().__init__(origin.mode)
-        self.origin = origin
-        self.size = origin.size
+    def __init__(self, file: File) -> None:
+        super().__init__(file.mode)
+        self.file = file
+        self.size = file.size
 
     def open(self, caller: Caller, flags: int) -> Handle:
-        return self.origin.open(caller, flags)
+        return self.file.open(caller, flags)
 
 
 def _host_sysctl(path: str) -> Sysctl:
+    """Return a read-only file with the contents of a sysctl of the host."""
+
     async def show(_caller: Caller) -> bytes:
         with open(path, "rb") as file:
             return file.read()
@@ -50,7 +44,7 @@ def _host_sysctl(path: str) -> Sysctl:
 
 
 class ProcView(DynamicDirectory, ProcDirectory):
-    """A directory of the guest's proc, together with the host's of that path."""
+    """A directory of the guest's proc, merged with the host's directory of the same path."""
 
     def __init__(self, guest: Directory, path: str = "") -> None:
         super().__init__(0o555)
@@ -58,17 +52,19 @@ class ProcView(DynamicDirectory, ProcDirectory):
         self._path = path
         if path.split("/")[0] == _SYSCTLS:
             self.remove_errno = SysctlDirectory.remove_errno
-        self._origins: dict[str, Node | None] = {}
+        self._guest_nodes: dict[str, Node | None] = {}  # those from which nodes were made
         if not path:
             self.add(HOST, Directory(0o555))
 
     def _host(self, name: str) -> str:
-        """The host's file of that name. The process that serves the mount sees it in /proc."""
+        """Return the path of the host's file, as the daemon sees it."""
         return os.path.join("/proc", self._path, name)
 
-    def _origin(self, name: str) -> Node | None:
-        """The guest's node. A process of the host is a task of the guest only while it is inside; what
-        is known of it is the host's."""
+    def _guest_node(self, name: str) -> Node | None:
+        """Return the guest's node, or None if there is none, or if the host's takes precedence.
+
+        That is so for processes of the host, which are tasks of the guest only during a system call.
+        """
         if not self._path and name.isdecimal() and os.path.lexists(self._host(name)):
             return None
         return self._guest.lookup(name)
@@ -79,28 +75,27 @@ class ProcView(DynamicDirectory, ProcDirectory):
         try:
             yield from (name for name in os.listdir(self._host("")) if name not in guest)
         except OSError:
-            return  # the guest alone has it
+            return  # the host has no such directory
 
     def exists(self, name: str) -> bool:
         return self._guest.lookup(name) is not None or os.path.lexists(self._host(name))
 
     def lookup(self, name: str) -> Node | None:
-        # The guest may have got a file of that name, or another one, since it was asked for.
+        # The guest's file may have been added, removed or replaced since the node was made.
         made = self._made.get(name)
-        if made is not None and self._origins.get(name) is not self._origin(name):
-            del self._made[name]
-            self._announce_end(name, made)
+        if made is not None and self._guest_nodes.get(name) is not self._guest_node(name):
+            self._end_made(name, made)
         return super().lookup(name)
 
     def make(self, name: str) -> Node:
-        origin = self._origins[name] = self._origin(name)
+        node = self._guest_nodes[name] = self._guest_node(name)
         path = os.path.join(self._path, name)
-        if isinstance(origin, File):
-            return _Same(origin)
-        if isinstance(origin, Symlink):
-            return Symlink(origin.target)
-        if isinstance(origin, Directory):
-            return ProcView(origin, path)
+        if isinstance(node, File):
+            return _GuestFile(node)
+        if isinstance(node, Symlink):
+            return Symlink(node.target)
+        if isinstance(node, Directory):
+            return ProcView(node, path)
         if path.split("/")[0] != _SYSCTLS:
             up = "../" * len(path.split("/")[1:])
             return Symlink(f"{up}{HOST}/{path}")

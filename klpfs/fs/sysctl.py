@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``proc/sys``: its files and directories, and how numbers are read there. kernel/sysctl.c,
+"""``proc/sys``: its files and directories, and the format of numbers. kernel/sysctl.c,
 fs/proc/proc_sysctl.c."""
 
 from __future__ import annotations
@@ -7,18 +7,19 @@ from __future__ import annotations
 import errno
 import re
 
-from klpfs.fs.nodes import ProcDirectory, ProcFile
+from klpfs.fs.attributes import ProcFile
+from klpfs.fs.nodes import ProcDirectory
 
 _NUMBER = re.compile(
     rb"[ \t\n\v\f\r]*(-?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)(?:[ \t\n]|$)", re.DOTALL
 )
 _MAX_DIGITS = 20
-"""One less than TMPBUFLEN has room for."""
+"""The longest number: one less than fits in TMPBUFLEN."""
 _INT_MAX, _ULONG_MAX = (1 << 31) - 1, (1 << 64) - 1
 
 
 class Sysctl(ProcFile):
-    """A file of proc/sys: what its mode does not allow, root may not do either."""
+    """A file of proc/sys. Its mode applies to root too."""
 
     checked_on_open = True
 
@@ -30,7 +31,7 @@ class SysctlDirectory(ProcDirectory):
 
 
 def dointvec(data: bytes) -> int:
-    """``proc_dointvec``: the int that was written. Raises OSError(EINVAL)."""
+    """Return the int in the data of a write (``proc_dointvec``). Raise OSError(EINVAL)."""
     negative, number = _get_long(data)
     if number > _INT_MAX + negative:
         raise OSError(errno.EINVAL, "not an int")
@@ -38,7 +39,10 @@ def dointvec(data: bytes) -> int:
 
 
 def doulongvec(data: bytes) -> int:
-    """``proc_doulongvec_minmax``: the unsigned long that was written. Raises OSError(EINVAL)."""
+    """Return the unsigned long in the data of a write (``proc_doulongvec_minmax``).
+
+    Raise OSError(EINVAL).
+    """
     negative, number = _get_long(data)
     if negative:
         raise OSError(errno.EINVAL, "negative")
@@ -46,7 +50,11 @@ def doulongvec(data: bytes) -> int:
 
 
 def _get_long(data: bytes) -> tuple[bool, int]:
-    """``proc_get_long``: decimal, 0 octal or 0x hexadecimal; what comes after a blank is not looked at."""
+    """Return whether a number is negative, and its absolute value (``proc_get_long``).
+
+    It is decimal, octal (0) or hexadecimal (0x). Anything after white space is ignored. Raise
+    OSError(EINVAL).
+    """
     found = _NUMBER.match(data)
     if not found or len(found[2]) > _MAX_DIGITS:
         raise OSError(errno.EINVAL, "not a number")

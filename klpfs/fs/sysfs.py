@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``sys``: the kernel's kobjects as directories, their attributes as files. fs/sysfs/."""
+"""``sys``: kobjects as directories, and their attributes as files. fs/sysfs/."""
 
 from __future__ import annotations
 
 import inspect
 import os
 
-from klpfs.fs.caller import inside
-from klpfs.fs.nodes import Attribute, Caller, Directory, Show, Store, Symlink
+from klpfs.fs.attributes import Attribute, Show, Store
+from klpfs.fs.caller import caller_task
+from klpfs.fs.nodes import Caller, Directory, Symlink
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, KobjectListener
 from klpfs.machine.kernel.kobject import Show as KobjShow
 
 
 class Sysfs(KobjectListener):
-    """Keeps a directory in step with the tree of kobjects."""
+    """The directory ``sys``, kept up to date with the tree of kobjects."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -50,9 +51,9 @@ class Sysfs(KobjectListener):
                 directory.remove(name)
         for name, target in kobject.links.items():
             if directory.lookup(name) is None:
-                # kernfs_get_target_path(), fs/kernfs/symlink.c: the shortest way; and no size.
-                way = os.path.relpath("/".join(target.path), "/".join(kobject.path))
-                directory.add(name, Symlink(way, size=0))
+                # kernfs_get_target_path(), fs/kernfs/symlink.c: a relative path. Its size is 0.
+                path = os.path.relpath("/".join(target.path), "/".join(kobject.path))
+                directory.add(name, Symlink(path, size=0))
 
     def _file(self, attribute: KobjAttribute) -> Attribute:
         show = self._show(attribute.show) if attribute.show is not None else None
@@ -61,11 +62,11 @@ class Sysfs(KobjectListener):
             store_data = attribute.store
 
             async def store(caller: Caller, data: bytes) -> None:
-                async with inside(self._kernel, caller):
+                async with caller_task(self._kernel, caller):
                     await store_data(data)
 
         file = Attribute(show, store, attribute.permissions)
-        file.at_once = not inspect.iscoroutinefunction(attribute.show)
+        file.immediate = not inspect.iscoroutinefunction(attribute.show)
         if attribute.size is not None:
             file.size = attribute.size
         return file
@@ -73,8 +74,8 @@ class Sysfs(KobjectListener):
     def _show(self, make: KobjShow) -> Show:
         async def show(caller: Caller) -> bytes:
             text = make()
-            if not isinstance(text, str):  # guest code makes it, and a task runs that
-                async with inside(self._kernel, caller):
+            if not isinstance(text, str):  # guest code prints it, which needs a task
+                async with caller_task(self._kernel, caller):
                     text = await text
             return text.encode("utf-8", "surrogateescape")
 

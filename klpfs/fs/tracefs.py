@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``sys/kernel/tracing``: what can be traced, what is, and the function tracer.
+"""``sys/kernel/tracing``: the functions that can be traced, those that are, and the function tracer.
 Documentation/trace/ftrace.rst, kernel/trace/trace.c, kernel/trace/ftrace.c."""
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import os
 import re
 from collections.abc import Callable
 
-from klpfs.fs.caller import inside
-from klpfs.fs.nodes import Caller, Directory, Handle, ProcFile
+from klpfs.fs.attributes import ProcFile
+from klpfs.fs.caller import caller_task
+from klpfs.fs.nodes import Caller, Directory, Handle
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.trace.tracer import FUNCTION, NOP
 
@@ -19,13 +20,13 @@ _EMPTY = {
     False: "#### all functions enabled ####\n",
     True: "#### no functions disabled ####\n",
 }
-"""What an empty filter says, and an empty ``set_ftrace_notrace``."""
+"""The contents of an empty ``set_ftrace_filter`` and, for True, ``set_ftrace_notrace``."""
 
 
 class _Listing(ProcFile):
-    """A file that nobody can write to, whatever its mode says."""
+    """A file that cannot be written, even after chmod(2)."""
 
-    unable_errno = errno.EINVAL
+    unsupported_errno = errno.EINVAL
 
     def __init__(self, lines: Callable[[], str]) -> None:
         async def show(_caller: Caller) -> bytes:
@@ -35,7 +36,7 @@ class _Listing(ProcFile):
 
 
 def tracefs(kernel: Kernel) -> Directory:
-    """The directory."""
+    """Return the directory."""
     ftrace = kernel.ftrace
     root = Directory(0o700)
     root.add(
@@ -63,7 +64,7 @@ def _current_tracer(kernel: Kernel) -> ProcFile:
 
     async def store(caller: Caller, data: bytes) -> None:
         name = data[:_MAX_TRACER_SIZE].split(b"\0")[0].rstrip()
-        async with inside(kernel, caller):
+        async with caller_task(kernel, caller):
             await tracer.set_current(name.decode("latin-1"))
 
     return ProcFile(show, store, 0o640)
@@ -83,7 +84,7 @@ def _tracing_on(kernel: Kernel) -> ProcFile:
 
 
 class _Trace(ProcFile):
-    """``trace``: to open it with O_TRUNC is to forget what it has; what is written does not matter."""
+    """``trace``. Opening it with O_TRUNC clears the buffer; written data is ignored."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._tracer = kernel.tracer
@@ -92,7 +93,7 @@ class _Trace(ProcFile):
             return self._tracer.text().encode("utf-8", "surrogateescape")
 
         async def store(_caller: Caller, data: bytes) -> None:
-            """``tracing_write_stub``."""
+            """Ignore the data (``tracing_write_stub``)."""
 
         super().__init__(show, store, 0o640)
 
@@ -103,8 +104,11 @@ class _Trace(ProcFile):
 
 
 class _Filter(ProcFile):
-    """``set_ftrace_filter`` and ``set_ftrace_notrace``: words, of which each adds functions, or takes some
-    out with ``!``. To open it with O_TRUNC is to begin with none."""
+    """``set_ftrace_filter`` or ``set_ftrace_notrace``.
+
+    Each word that is written adds functions, or removes them if it begins with ``!``. Opening the file
+    with O_TRUNC removes all.
+    """
 
     def __init__(self, kernel: Kernel, *, notrace: bool) -> None:
         self.kernel = kernel
@@ -123,7 +127,7 @@ class _Filter(ProcFile):
 
 
 class _FilterWriter(Handle):
-    """``ftrace_regex_open`` for writing: what is made of the filter takes effect when it is closed."""
+    """A filter file open for writing (``ftrace_regex_open``). Changes take effect when it is closed."""
 
     node: _Filter
 
@@ -137,31 +141,31 @@ class _FilterWriter(Handle):
 
     async def write(self, caller: Caller, offset: int, data: bytes) -> int:
         *words, self._rest = re.split(rb"[\s\0]+", self._rest + data)
-        self._take(words)
+        self._apply(words)
         self._written = True
         return len(data)
 
-    def _take(self, words: list[bytes]) -> None:
+    def _apply(self, words: list[bytes]) -> None:
         for word in filter(None, words):
             self._pending = True
             self._sites = self._tracer.apply(word.decode("utf-8", "surrogateescape"), self._sites)
 
     async def flush(self, caller: Caller) -> None:
-        # A shell's redirection closes the original descriptor before anything was written.
+        # A shell's redirection closes the original descriptor before anything is written.
         if self._written:
             await self._close(caller)
 
     async def _close(self, caller: Caller) -> None:
         rest, self._rest = self._rest, b""
-        self._take([rest])
+        self._apply([rest])
         if self._pending:
             self._pending = False
-            async with inside(self.node.kernel, caller):
+            async with caller_task(self.node.kernel, caller):
                 await self._tracer.set_functions(self._sites, notrace=self.node.notrace)
 
     def release(self) -> None:
-        if self._pending:  # opened with O_TRUNC, and that was all
-            self.node.kernel.workqueues.queue(self._empty)
+        if self._pending:  # opened with O_TRUNC, but nothing was written
+            self.node.kernel.workqueues.queue(self._clear)
 
-    async def _empty(self) -> None:
+    async def _clear(self) -> None:
         await self._tracer.set_functions(self._sites, notrace=self.node.notrace)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole mount: every room of it in its place."""
+"""The whole tree of a mount, put together from its parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from klpfs.machine.kernel.kernel import Kernel
 
 
 def tree(kernel: Kernel) -> Root:
-    """The root directory of a mount of ``kernel``, owned by the user who mounts it."""
+    """Return the root directory of a mount of ``kernel``. It belongs to the user of this process."""
     root = Root(os.getuid(), os.getgid())
     root.on_end.append(kernel.power_off)
     sysfs = Sysfs(kernel)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a mount starts: a process that serves it, in the background or in this one."""
+"""Mounting: the process that serves a mount is started, in the background or in the foreground."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOUNTED = b"mounted"
+"""What the daemon reports if it has mounted; anything else is an error message."""
+
 
 def serve(
     make_tree: MakeTree,
@@ -28,101 +31,107 @@ def serve(
     allow_other: bool = False,
     foreground: bool = False,
     log_file: Path | None = None,
-    fsname: str = "klpfs",
 ) -> None:
-    """Mount what ``make_tree`` makes.
+    """Mount the tree that ``make_tree`` makes.
 
-    Returns once the mount answers, leaving a daemon behind that ends with the mount; with
-    ``foreground``, serves in this process and returns after the unmount. The daemon logs to
-    ``log_file``, or nowhere. Must be called outside of trio, and before any thread is started.
+    Return when the mount answers, and leave a daemon behind that ends with the mount. It logs to
+    ``log_file``, if one is given. With ``foreground``, serve in this process, and return after the
+    unmount. Must be called outside of trio, and before any thread is started.
 
-    Raises `MountError`. An exception of ``make_tree`` comes out as one too, with its text.
+    Raise `MountError`, also for an exception of ``make_tree``, with its text.
     """
-    path = check(mountpoint)
+    path = check_mountpoint(mountpoint)
     if foreground:
-        from klpfs.mounting import (
-            server,  # here: not before it is known that something can be mounted
-        )
+        from klpfs.mounting import server  # not before the mount point is checked: it takes 0.2 s
 
-        server.run(make_tree, path, allow_other, fsname, ready=lambda: None)
+        server.run(make_tree, path, allow_other, on_mounted=lambda: None)
     else:
-        daemonize(make_tree, path, allow_other, fsname, log_file)
-        answered(path)
+        daemonize(make_tree, path, allow_other, log_file)
+        wait_for_answer(path)
 
 
-def check(mountpoint: Path) -> str:
-    """Whether something may be mounted there: the real path, or a `MountError`."""
+def check_mountpoint(mountpoint: Path) -> str:
+    """Return the real path of a directory that can be mounted on. Raise `MountError` otherwise."""
     path = resolve(mountpoint)
     present = mount_at(path)
     try:
         mode = os.stat(path).st_mode
-        os.statvfs(path)  # which no cache answers
+        os.statvfs(path)  # always asks the daemon: the kernel does not cache the answer
     except FileNotFoundError:
-        raise MountError(f"{mountpoint} does not exist; mkdir -p {mountpoint}") from None
+        raise MountError(
+            f"{mountpoint} does not exist; create it with 'mkdir -p {mountpoint}'"
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            remedy = f"klpfs umount {mountpoint}" if present else "unmount it"
+            remedy = f"run 'klpfs umount {mountpoint}' first" if present else "unmount it first"
             raise MountError(
-                f"{mountpoint} is a mount whose daemon is gone; first {remedy}"
+                f"{mountpoint} is a mount whose daemon is no longer running; {remedy}"
             ) from None
         raise MountError(f"{mountpoint}: {error.strerror}") from None
     if not stat.S_ISDIR(mode):
-        raise MountError(f"{mountpoint} is not a directory; give one to mount on")
+        raise MountError(f"{mountpoint} is not a directory")
     if present and present.type == TYPE:
-        raise MountError(f"{mountpoint} is mounted already; first klpfs umount {mountpoint}")
+        raise MountError(f"{mountpoint} is already mounted; run 'klpfs umount {mountpoint}' first")
     if not os.path.exists("/dev/fuse"):
         raise MountError(
-            "there is no /dev/fuse; modprobe fuse, or, in a container, give it that device"
+            "/dev/fuse does not exist; run 'modprobe fuse' or pass the device to the container"
         )
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
-        raise MountError("there is no fusermount3, which users other than root need; install fuse3")
+        raise MountError(
+            "fusermount3 is not installed, and only root can mount without it; install fuse3"
+        )
     return path
 
 
-def answered(path: str) -> None:
-    """Wait for the first answer."""
+def wait_for_answer(path: str) -> None:
+    """Wait until a mount answers its first request. Raise `MountError` if that fails."""
     try:
         os.statvfs(path)
     except OSError as error:
-        raise MountError(f"{path} was mounted, but does not answer: {error.strerror}") from None
+        raise MountError(f"{path} is mounted but does not answer: {error.strerror}") from None
 
 
-def daemonize(
-    make_tree: MakeTree, path: str, allow_other: bool, fsname: str, log_file: Path | None
-) -> None:
-    """Run in a process of its own, session and all; returns once it is mounted."""
-    # Opened here, so that a wrong name is an error the user sees.
+def daemonize(make_tree: MakeTree, path: str, allow_other: bool, log_file: Path | None) -> None:
+    """Serve in a new process and session; return when it has mounted. Raise `MountError`."""
+    # Opened here, so that the user sees the error if the name is wrong.
     try:
         output = os.open(log_file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         raise MountError(f"{log_file}: {error.strerror}") from None
-    report, tell = os.pipe()
+    status_read, status_write = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        status = 1
+        exit_status = 1
         try:
-            os.close(report)
+            os.close(status_read)
             os.setsid()
             if os.fork() == 0:
-                _daemon(make_tree, path, allow_other, fsname, output, tell)
-            status = 0
+                _run_daemon(make_tree, path, allow_other, output=output, status=status_write)
+            exit_status = 0
         finally:
-            os._exit(status)
-    os.close(tell)
+            os._exit(exit_status)
+    os.close(status_write)
     os.close(output)
     os.waitpid(child, 0)
-    with os.fdopen(report, "rb") as pipe:
-        message = pipe.read().decode(errors="replace")
-    if message != "mounted":
-        raise MountError(message or "the daemon died before it had mounted anything")
+    with os.fdopen(status_read, "rb") as pipe:
+        message = pipe.read()
+    if message != _MOUNTED:
+        raise MountError(
+            message.decode(errors="replace") or "the daemon died before it could mount"
+        )
 
 
-def _daemon(
-    make_tree: MakeTree, path: str, allow_other: bool, fsname: str, output: int, tell: int
+def _run_daemon(
+    make_tree: MakeTree, path: str, allow_other: bool, *, output: int, status: int
 ) -> NoReturn:
-    status = 0
+    """Serve until the mount ends, then exit.
+
+    ``output`` becomes standard output and error. `_MOUNTED`, or the text of an error, is written to
+    the pipe ``status``.
+    """
+    exit_status = 0
     try:
         from klpfs.mounting import server
 
@@ -133,25 +142,25 @@ def _daemon(
         for descriptor in (null, output):
             if descriptor > 2:
                 os.close(descriptor)
-        # Whatever the caller had put in their place is not this process's to write to.
+        # The caller may have replaced sys.stdout and sys.stderr, as pytest does.
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         logging.basicConfig(
             format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
         )
 
-        def ready() -> None:
-            os.write(tell, b"mounted")
-            os.close(tell)
+        def report_mounted() -> None:
+            os.write(status, _MOUNTED)
+            os.close(status)
 
-        server.run(make_tree, path, allow_other, fsname, ready)
+        server.run(make_tree, path, allow_other, report_mounted)
     except BaseException as error:
-        status = 1
+        exit_status = 1
         if not isinstance(error, MountError) or error.__cause__:
             log.exception("the daemon of %s ends", path)
-        with contextlib.suppress(OSError):  # told already
-            os.write(tell, (str(error) or type(error).__name__).encode())
+        with contextlib.suppress(OSError):  # closed, if it was mounted
+            os.write(status, (str(error) or type(error).__name__).encode())
     finally:
         logging.shutdown()
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(exit_status)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel, booted, as the tree of a mount: what the daemon serves."""
+"""The tree that a klpfs daemon serves: that of a kernel, which it boots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from klpfs.machine.kernel.kernel import DEFAULT_COMMAND_LINE, DEFAULT_MEMORY, Ke
 from klpfs.mounting.mounts import MountError
 
 SLICE_INSTRUCTIONS = 100_000
-"""A time slice under virtual time, where runs are to be repeatable."""
+"""The time slice of a task in virtual time, in instructions, so that runs can be repeated."""
 
 
 def kernel_tree(
@@ -29,14 +29,17 @@ def kernel_tree(
     command_line: str = DEFAULT_COMMAND_LINE,
     seed: int = 0,
 ) -> Callable[[], AbstractAsyncContextManager[Root]]:
-    """Return what `mounting.daemon.serve` mounts: ``image`` on a computer with ``memory_size`` bytes of RAM.
-    ``command_line`` is for a kernel that does not bring one, ``seed`` decides on the order of tasks under
-    virtual time."""
+    """Return the ``make_tree`` for `klpfs.mounting.daemon.serve`: it boots ``image`` on a new computer.
+
+    ``memory_size``: the bytes of RAM.
+    ``command_line``: that of the kernel, unless ``image`` brings one.
+    ``seed``: determines the order of tasks in virtual time.
+    """
 
     @asynccontextmanager
     async def booted() -> AsyncIterator[Root]:
         nonlocal image
-        gc.disable()  # a hundred thousand objects come, and none goes
+        gc.disable()  # a hundred thousand objects are made here, and none becomes garbage
         try:
             kernel = Kernel(
                 image,
@@ -48,11 +51,13 @@ def kernel_tree(
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise
-            size = f"{memory_size >> 20} MiB"
-            raise MountError(f"this computer has no {size} to give; --memory 64M") from None
+            raise MountError(
+                f"cannot allocate {memory_size >> 20} MiB for the machine's RAM; use a smaller "
+                "--memory"
+            ) from None
         finally:
             gc.enable()
-        image = kernel.image  # the other has the content of the memory once more
+        image = kernel.image  # drops the first image, with its copy of the initial memory
         gc.freeze()
         try:
             async with trio.open_nursery() as nursery:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is mounted, which process is behind it, and how it is taken away.
+"""Mounts: how they and their daemons are found, and how they are unmounted.
 
-A daemon is found by the device number of its mount: it listens on the abstract socket
-``klpfs/<major>:<minor>``, and the peer credentials of that name its process. So there is no file to
-go stale, and no trust in a number that somebody else may have now.
+A daemon is found by the device number of its mount. It listens on the abstract socket
+``klpfs/<major>:<minor>``, whose peer credentials have its process id. So there is no pid file that
+could be stale, and no pid that another process may have got since.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 TYPE = "fuse.klpfs"
-PATIENCE = 10.0
-"""Seconds to wait for a daemon to end."""
+DAEMON_TIMEOUT = 10.0
+"""Seconds that a daemon may take to end after the unmount."""
 
 _MNT_DETACH = 2
 
 
 class MountError(Exception):
-    """Mounting or unmounting did not work; the message is a sentence that says what to do."""
+    """Mounting or unmounting failed. The message says why, and what to do about it."""
 
 
 class Mount(NamedTuple):
@@ -41,7 +41,7 @@ class Mount(NamedTuple):
 
 
 def mounts() -> list[Mount]:
-    """All mounts of this mount namespace, in order: of two on one path, the later one shows."""
+    """Return all mounts of this mount namespace. Of two on one path, the later one is visible."""
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
@@ -58,30 +58,34 @@ def unescape(text: str) -> str:
 
 
 def mount_at(path: str) -> Mount | None:
-    """What is mounted on a path (absolute, without symbolic links)."""
+    """Return the visible mount on a path (absolute, without symbolic links), or None."""
     return next((mount for mount in reversed(mounts()) if mount.path == path), None)
 
 
 def find_mounts() -> list[Path]:
-    """The mount points of all klpfs mounts, dead ones too."""
+    """Return the mount points of all klpfs mounts, including those whose daemon is gone."""
     return [Path(mount.path) for mount in mounts() if mount.type == TYPE]
 
 
 def resolve(mountpoint: Path) -> str:
-    """The path as mountinfo has it; a dead mount is not an error."""
+    """Return the path as mountinfo has it, also for a mount whose daemon is gone."""
     path = os.path.abspath(mountpoint)
     return path if mount_at(path) else os.path.realpath(path)
 
 
-# The process behind it
+# -- daemons --------------------------------------------------------------------------------------
 
 
 def socket_name(mount: Mount) -> bytes:
+    """Return the name of the abstract socket on which the daemon of a mount listens."""
     return b"\0klpfs/" + mount.device.encode()
 
 
 def daemon_of(mount: Mount) -> int | None:
-    """The process behind a mount, or None if there is none (or it is another user's)."""
+    """Return the pid of the daemon of a mount, or None if there is none that we may trust.
+
+    A daemon is trusted if it runs as root or as the same user.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(0)
         try:
@@ -94,21 +98,22 @@ def daemon_of(mount: Mount) -> int | None:
     return process if process and trusted else None
 
 
-# Ending
+# -- unmounting -----------------------------------------------------------------------------------
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """Take a mount away, and wait until it and its daemon are gone.
+    """Unmount, and wait until the mount and its daemon are gone. Also if the daemon was killed.
 
-    Works for a mount whose daemon died. ``lazy`` does not mind open files: their owners get
-    ENOTCONN.
+    With ``lazy``, unmount even if files are open; further operations on them fail with ENOTCONN.
 
-    Raises `OSError` (EBUSY while files are open, EPERM) or `MountError`.
+    Raise `OSError` (EBUSY while files are open, EPERM) or `MountError`.
     """
     path = resolve(mountpoint)
     mount = mount_at(path)
     if mount is None or mount.type != TYPE:
-        raise MountError(f"{mountpoint} is not a klpfs mount; see findmnt -t {TYPE}")
+        raise MountError(
+            f"{mountpoint} is not a klpfs mount; run 'findmnt -t {TYPE}' to list klpfs mounts"
+        )
     daemon = daemon_of(mount)
     process = None
     if daemon is not None:
@@ -122,10 +127,10 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
                     signal.pidfd_send_signal(process, signal.SIGTERM)
             poll = select.poll()
             poll.register(process, select.POLLIN)
-            if not poll.poll(PATIENCE * 1000):
+            if not poll.poll(DAEMON_TIMEOUT * 1000):
                 raise MountError(
-                    f"{mountpoint} is unmounted, but its daemon, process {daemon}, goes on; "
-                    f"kill -9 {daemon}"
+                    f"{mountpoint} is unmounted, but its daemon (process {daemon}) still runs; "
+                    f"end it with 'kill -9 {daemon}'"
                 )
     finally:
         if process is not None:
@@ -133,29 +138,30 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 
 
 def detach(path: str, *, lazy: bool) -> None:
-    """Take a mount out of this namespace, as whoever may. Raises as `unmount`."""
+    """Remove a mount from this namespace, as root or through fusermount3. Raises like `unmount`."""
     if os.geteuid() == 0:
         umount2(path, _MNT_DETACH if lazy else 0)
     else:
-        fusermount(path, lazy)
+        fusermount(path, lazy=lazy)
 
 
 def umount2(path: str, flags: int) -> None:
+    """Call umount2(2). Raise `OSError`."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(path), flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
 
 
-def fusermount(path: str, lazy: bool) -> None:
-    """Unmount as a user other than root."""
+def fusermount(path: str, *, lazy: bool) -> None:
+    """Unmount as a user other than root. Raise `OSError` (EBUSY or EPERM) or `MountError`."""
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
         )
     except FileNotFoundError:
-        raise MountError("there is no fusermount3; install fuse3") from None
+        raise MountError("fusermount3 is not installed; install fuse3") from None
     if done.returncode != 0:
         for number in (errno.EBUSY, errno.EPERM):
             if os.strerror(number) in done.stderr:

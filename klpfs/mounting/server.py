@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the process behind a mount does: it serves a tree until the mount is gone."""
+"""The process behind a mount: it serves a tree until the mount ends."""
 
 from __future__ import annotations
 
@@ -17,83 +17,93 @@ from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from klpfs.fs import fuse as fusefs
+from klpfs.fs import fuse
 from klpfs.fs.nodes import Root
 from klpfs.mounting.mounts import MountError, mount_at, socket_name
 
 log = logging.getLogger(__name__)
 
 _M_MMAP_THRESHOLD, _LARGE = -3, 128 << 10
-"""For mallopt(3): blocks of so many bytes have pages of their own, which go when they are freed."""
+"""mallopt(3) parameter: blocks of this many bytes get their own pages, which free(3) returns."""
+
+_NAME_TIMEOUT = 1.0
+"""Seconds to wait for a previous daemon to give up the socket name."""
+_NAME_RETRY = 0.01
 
 MakeTree = Callable[[], AbstractAsyncContextManager[Root]]
-"""Gives a context manager (see `contextlib.asynccontextmanager`): entered, it is the tree; left,
-the machine is shut down. Tasks that live as long as the mount belong in a nursery inside it."""
+"""A function that returns a context manager (see `contextlib.asynccontextmanager`).
+
+Its value is the tree; on exit it shuts the machine down. It holds the nursery of the tasks that live
+as long as the mount.
+"""
 
 
-def run(
-    make_tree: MakeTree, path: str, allow_other: bool, fsname: str, ready: Callable[[], None]
-) -> None:
-    """Serve until the mount is gone, SIGTERM or SIGINT; ``ready`` is called once it is mounted."""
-    # libfuse has a megabyte for each request that is being served. The C library, left to itself, has them
-    # on its heap as soon as some were freed, and the heap stays as large as it ever was.
+def run(make_tree: MakeTree, path: str, allow_other: bool, on_mounted: Callable[[], None]) -> None:
+    """Mount a tree on ``path``, call ``on_mounted``, and serve until the unmount, SIGTERM or SIGINT.
+
+    Raise `MountError` if it cannot be mounted.
+    """
+    # libfuse allocates a megabyte for each request in progress. By default, malloc(3) would take them
+    # from the heap once some were freed, and the heap would never shrink.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
-    started = False
+    mounted = False
 
-    def on_ready() -> None:
-        nonlocal started
-        started = True
-        ready()
+    def note_mounted() -> None:
+        nonlocal mounted
+        mounted = True
+        on_mounted()
 
     try:
-        trio.run(_serve, make_tree, path, allow_other, fsname, on_ready)
+        trio.run(_serve, make_tree, path, allow_other, note_mounted)
     except MountError:
         raise
     except Exception as error:
-        if started:
+        if mounted:
             raise
-        raise MountError(explain(error)) from error
+        raise MountError(message_of(error)) from error
 
 
 async def _serve(
-    make_tree: MakeTree, path: str, allow_other: bool, fsname: str, ready: Callable[[], None]
+    make_tree: MakeTree, path: str, allow_other: bool, on_mounted: Callable[[], None]
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with make_tree() as root:
-            with captured_stderr() as complaint:
+            with captured_stderr() as read_stderr:
                 try:
-                    system = fusefs.mount(root, path, fsname, allow_other)
+                    system = fuse.mount(root, path, allow_other)
                 except RuntimeError as error:
-                    raise MountError(refusal(path, complaint()) or str(error)) from None
+                    message = explain_refusal(path, read_stderr()) or str(error)
+                    raise MountError(message) from None
             mount = mount_at(path)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(end_on_signal, signals, system.settle, nursery)
-                    nursery.start_soon(end_with_connection, connection_descriptor(), nursery)
+                    nursery.start_soon(end_with_connection, fuse_descriptor(), nursery)
                     nursery.start_soon(end_tree, root)
                     if mount is not None:
-                        await nursery.start(answer_to_name, socket_name(mount))
-                    ready()
-                    await fusefs.serve(system)
+                        await nursery.start(listen_on_name, socket_name(mount))
+                    on_mounted()
+                    await fuse.serve(system)
                     nursery.cancel_scope.cancel()
             finally:
-                # Whoever unmounted us may have mounted something else there already.
-                ours = mount is not None and mount_at(path) == mount
-                fusefs.unmount(system, detach=ours)
+                # After an unmount, something else may be mounted there already.
+                still_mounted = mount is not None and mount_at(path) == mount
+                fuse.unmount(system, detach=still_mounted)
 
 
 async def end_on_signal(
     signals: AsyncIterator[int], settle: Callable[[], Awaitable[None]], nursery: trio.Nursery
 ) -> None:
+    """Cancel the nursery at the first signal."""
     async for _ in signals:
-        # The thread that tells the kernel of changes must not be in the middle of it: it may wait
-        # for somebody who waits for us, and nothing would ever end that wait.
+        # Not while the thread that invalidates the kernel's caches is at work: it may wait for a
+        # process that waits for our answer, and would wait for ever.
         await settle()
         nursery.cancel_scope.cancel()
 
 
 async def end_tree(root: Root) -> None:
-    """Tell the tree when the mount ends, for its operations may hold out against being cancelled."""
+    """Call ``root.end()`` when cancelled: operations that are shielded from the cancellation end."""
     try:
         await trio.sleep_forever()
     finally:
@@ -101,10 +111,10 @@ async def end_tree(root: Root) -> None:
 
 
 async def end_with_connection(descriptor: int, nursery: trio.Nursery) -> None:
-    """End when the kernel has ended the connection, even while all requests are blocked.
+    """Cancel the nursery when the kernel closes the connection, even if all requests are blocked.
 
-    The descriptor itself is pyfuse3's to wait for; an epoll set that asks for nothing but errors
-    becomes readable when there is one.
+    pyfuse3 waits for the descriptor itself. An epoll set that contains it, and asks for no event but
+    errors, becomes readable when the connection is closed.
     """
     with select.epoll() as errors:
         errors.register(descriptor, 0)
@@ -112,27 +122,30 @@ async def end_with_connection(descriptor: int, nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-def connection_descriptor() -> int:
-    """The descriptor of /dev/fuse that libfuse has opened."""
+def fuse_descriptor() -> int:
+    """Return the descriptor of /dev/fuse that libfuse has opened."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
                 return int(name)
-    raise MountError("libfuse has mounted, but has no /dev/fuse open")
+    raise MountError("libfuse has mounted, but /dev/fuse is not open")
 
 
 @contextlib.contextmanager
 def captured_stderr() -> Iterator[Callable[[], str]]:
-    """libfuse and fusermount3 say on file descriptor 2 why they refuse: gives what they said."""
+    """Capture what is written to file descriptor 2, where libfuse and fusermount3 report errors.
+
+    The value is a function that returns the text so far.
+    """
     sys.stderr.flush()
     saved = os.dup(2)
-    with os.fdopen(os.memfd_create("stderr"), "rb") as said:
+    with os.fdopen(os.memfd_create("stderr"), "rb") as captured:
 
         def text() -> str:
-            said.seek(0)
-            return said.read().decode(errors="replace").strip()
+            captured.seek(0)
+            return captured.read().decode(errors="replace").strip()
 
-        os.dup2(said.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield text
         finally:
@@ -140,37 +153,40 @@ def captured_stderr() -> Iterator[Callable[[], str]]:
             os.close(saved)
 
 
-def refusal(path: str, complaint: str) -> str:
-    """What libfuse says of a mount that it could not make, and what to do about it."""
-    reason = re.sub(r"^(fuse|fusermount3): (mount failed: )?", "", complaint.split("\n")[0])
+def explain_refusal(path: str, output: str) -> str:
+    """Return why libfuse could not mount on ``path``, by its output, and what to do about it.
+
+    Return "" if the output says nothing.
+    """
+    reason = re.sub(r"^(fuse|fusermount3): (mount failed: )?", "", output.split("\n")[0])
     if not reason:
         return ""
-    sentence = f"cannot mount on {path}: {reason}"
+    message = f"cannot mount on {path}: {reason}"
     if "user_allow_other" in reason:
-        return sentence
+        return message
     if "ermission denied" in reason or "not permitted" in reason:
         if "/dev/fuse" in reason:
-            return f"{sentence}; you need read and write access to /dev/fuse"
+            return f"{message}; you need read and write access to /dev/fuse"
         if os.geteuid() == 0:
-            return f"{sentence}; in a container, it needs the capability SYS_ADMIN"
-        return f"{sentence}; choose a directory of your own"
-    return sentence
+            return f"{message}; a container needs the capability SYS_ADMIN"
+        return f"{message}; choose a directory that belongs to you"
+    return message
 
 
-async def answer_to_name(
+async def listen_on_name(
     name: bytes, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Make this process known by a name; who connects learns its process id from the kernel."""
+    """Listen on an abstract socket, by whose peer credentials a client learns our process id."""
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        with trio.move_on_after(1) as scope:
+        with trio.move_on_after(_NAME_TIMEOUT) as scope:
             while True:
                 try:
                     await listener.bind(name)
                     break
-                except OSError:  # the daemon that had this device number before is just ending
-                    await trio.sleep(0.01)
+                except OSError:  # the previous daemon with this device number has not ended yet
+                    await trio.sleep(_NAME_RETRY)
         if scope.cancelled_caught:
-            log.warning("klpfs umount will not find this daemon: its name is taken")
+            log.warning("the name of this daemon's socket is taken: klpfs umount will not find it")
             task_status.started()
             return
         listener.listen()
@@ -180,8 +196,8 @@ async def answer_to_name(
             connection.close()
 
 
-def explain(error: BaseException) -> str:
-    """The text of an exception, for the user; of a group, that of the first one in it."""
+def message_of(error: BaseException) -> str:
+    """Return the text of an exception; of a group, the text of its first exception."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__

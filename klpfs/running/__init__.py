@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``klpfs run``: a process tree whose kernel is the machine's."""
+"""``klpfs run``: a program and its descendants see the guest's kernel instead of the host's."""

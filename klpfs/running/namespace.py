@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A mount namespace in which the host's kernel looks like the guest's.
+"""A mount namespace that shows the guest's kernel in place of the host's.
 
-Nothing of it is seen outside, and it is gone with the last process that is in it.
+Its mounts are invisible outside of it, and disappear with its last process.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 32, 4096, 16384, 1 << 18
 
 _HOST_CONTROLS = ("bus", "fs", "irq", "sys", "sysrq-trigger")
-"""Files of the host's /proc through which its kernel is told what to do: for reading only."""
+"""Files of the host's /proc that control its kernel. They are made read-only."""
 _MODULES = "/lib/modules"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NamespaceError(Exception):
-    """The host does not let us; the message is a sentence that says what it does not let."""
+    """The host does not allow the namespace or its mounts. The message says what is missing."""
 
 
-def _check(result: int, what: str) -> None:
+def _raise_if_failed(result: int, path: str) -> None:
+    """Raise the OSError of a libc call that returned ``result``."""
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
+        raise OSError(number, os.strerror(number), path)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
-    _check(
+def _mount(source: str, target: str, kind: str | None, flags: int, *, data: str = "") -> None:
+    """Call mount(2). Raise OSError."""
+    _raise_if_failed(
         _libc.mount(
             os.fsencode(source), os.fsencode(target), kind and kind.encode(), flags, data.encode()
         ),
@@ -48,35 +50,36 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "
 
 
 def _bind(source: str | Path, target: str | Path) -> None:
-    """Show ``source``, with all that is mounted in it, at ``target`` as well."""
+    """Bind ``source``, with all mounts below it, to ``target``."""
     _mount(str(source), str(target), None, MS_BIND | MS_REC)
 
 
 def enter(machine: Path, modules: Iterable[Path]) -> None:
-    """Move this process, which has one thread, into the view of the machine mounted on ``machine``.
+    """Move this process into a mount namespace that shows the machine mounted on ``machine``.
 
-    ``modules``: directories whose modules will be in /lib/modules/RELEASE, and can be loaded by name.
+    The process must have only one thread.
+    ``modules``: directories whose modules appear in /lib/modules/RELEASE, where modprobe finds them.
 
-    Raises `NamespaceError`.
+    Raise `NamespaceError`.
     """
     try:
         _unshare()
         _mount("none", "/", None, MS_REC | MS_PRIVATE)
         release = (machine / "proc/sys/kernel/osrelease").read_text().strip()
         if not os.path.exists("/dev/kmsg"):
-            _extend("/dev", "kmsg", is_directory=False)
+            _add_entry("/dev", "kmsg", is_directory=False)
         _bind(machine / "dev/kmsg", "/dev/kmsg")
-        _show_modules(release, modules)
-        _show_proc(machine / "machine/procview")
+        _mount_modules(release, modules)
+        _mount_proc(machine / "machine/procview")
         _bind(machine / "sys", "/sys")
     except OSError as error:
         raise NamespaceError(
-            f"cannot show the guest on {error.filename or '/'}: {error.strerror}"
+            f"cannot mount the guest's view on {error.filename or '/'}: {error.strerror}"
         ) from None
 
 
 def _unshare() -> None:
-    """A mount namespace of our own: as root, or as the root of a user namespace of our own."""
+    """Enter a new mount namespace, and, unless root may do that alone, a new user namespace."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0 and _libc.unshare(CLONE_NEWNS) == 0:
         return
@@ -84,14 +87,14 @@ def _unshare() -> None:
         number = ctypes.get_errno()
         if uid == 0:
             raise NamespaceError(
-                f"klpfs run needs a mount namespace: {os.strerror(number)}; in a container, that "
-                "takes the capability SYS_ADMIN"
+                f"klpfs run needs a mount namespace: {os.strerror(number)}; a container needs the "
+                "capability SYS_ADMIN for that"
             )
         why = {
             errno.EINVAL: "this kernel has no user namespaces (CONFIG_USER_NS)",
-            errno.ENOSPC: "user.max_user_namespaces does not allow one more",
-        }.get(number, "this host lets only root have one")
-        raise NamespaceError(f"klpfs run needs a mount namespace, and {why}; run it as root")
+            errno.ENOSPC: "user.max_user_namespaces is reached",
+        }.get(number, "this host allows it only to root")
+        raise NamespaceError(f"klpfs run needs a mount namespace, but {why}; run it as root")
     try:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
@@ -99,12 +102,13 @@ def _unshare() -> None:
         _mount("none", "/", None, MS_REC | MS_PRIVATE)
     except OSError:
         raise NamespaceError(
-            "klpfs run needs a mount namespace, and this host takes the privileges of a user "
-            "namespace away (kernel.apparmor_restrict_unprivileged_userns?); run it as root"
+            "klpfs run needs a mount namespace, but this host restricts user namespaces (perhaps by "
+            "kernel.apparmor_restrict_unprivileged_userns); run it as root"
         ) from None
 
 
-def _show_proc(view: Path) -> None:
+def _mount_proc(view: Path) -> None:
+    """Mount ``view`` on /proc, and the host's procfs inside it."""
     host = view / HOST
     _bind("/proc", host)
     for name in _HOST_CONTROLS:
@@ -115,78 +119,83 @@ def _show_proc(view: Path) -> None:
     _bind(view, "/proc")
 
 
-def _extend(directory: str, name: str, *, is_directory: bool = True) -> None:
-    """Let ``directory`` have one more entry: in its place comes a tmpfs in which everything it had is
-    bound."""
+def _add_entry(directory: str, name: str, *, is_directory: bool = True) -> None:
+    """Add an entry to a directory that may be read-only.
+
+    A tmpfs is mounted over it, and the previous entries are bound into that.
+    """
     old = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         mode = stat.S_IMODE(os.stat(old).st_mode)
         before = f"/proc/self/fd/{old}"
         entries = sorted(os.listdir(before))
-        _mount("klpfs", directory, "tmpfs", MS_NOSUID, f"mode={mode:o}")
+        _mount("klpfs", directory, "tmpfs", MS_NOSUID, data=f"mode={mode:o}")
         for entry in entries:
             source, target = f"{before}/{entry}", f"{directory}/{entry}"
             kind = os.lstat(source).st_mode
             if stat.S_ISLNK(kind):
                 os.symlink(os.readlink(source), target)
                 continue
-            _touch(target, stat.S_ISDIR(kind))
+            _create(target, is_directory=stat.S_ISDIR(kind))
             _bind(source, target)
     finally:
         os.close(old)
-    _touch(f"{directory}/{name}", is_directory)
+    _create(f"{directory}/{name}", is_directory=is_directory)
 
 
-def _touch(path: str, directory: bool) -> None:
-    if directory:
+def _create(path: str, *, is_directory: bool) -> None:
+    """Create an empty directory or file."""
+    if is_directory:
         os.mkdir(path)
     else:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
 
 
-def _show_modules(release: str, directories: Iterable[Path]) -> None:
-    """/lib/modules, with one kernel in it, and an index of its modules for modprobe(8)."""
+def _mount_modules(release: str, directories: Iterable[Path]) -> None:
+    """Mount a /lib/modules with the modules in ``directories``, and their index for modprobe(8)."""
     if not os.path.isdir(_MODULES):
-        _extend(os.path.realpath(os.path.dirname(_MODULES)), os.path.basename(_MODULES))
-    _mount("klpfs", os.path.realpath(_MODULES), "tmpfs", MS_NOSUID, "mode=755")
+        _add_entry(os.path.realpath(os.path.dirname(_MODULES)), os.path.basename(_MODULES))
+    _mount("klpfs", os.path.realpath(_MODULES), "tmpfs", MS_NOSUID, data="mode=755")
     kernel = Path(_MODULES, release)
     extra = kernel / "extra"
     extra.mkdir(parents=True)
     for directory in directories:
-        # Links, so that what is built anew is what will be loaded.
+        # Links, so that a module that is built again is the one that is loaded.
         for module in sorted(directory.resolve().rglob("*.ko")):
             link = extra / module.name
             if not link.exists():
                 link.symlink_to(module)
-    for listing in ("klpfs.modules.order", "klpfs.modules.builtin"):
+    for listing in ("modules.order", "modules.builtin"):
         (kernel / listing).touch()
     depmod = shutil.which("depmod", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if depmod is None:
-        (kernel / "klpfs.modules.dep").write_text(dependencies(sorted(extra.iterdir())))
+        (kernel / "modules.dep").write_text(dependencies(sorted(extra.iterdir())))
     else:
         subprocess.run([depmod, release], check=False, capture_output=True)
 
 
 def dependencies(modules: list[Path]) -> str:
-    """``klpfs.modules.dep`` for modules that lie in ``extra``, for a modprobe that comes without depmod
-    (busybox). Whatever is no module is left out."""
-    needs: dict[str, list[str]] = {}
+    """Return the text of ``modules.dep`` for modules in the directory ``extra``.
+
+    For a modprobe without depmod, as busybox has it. Files that are not modules are left out.
+    """
+    direct: dict[str, list[str]] = {}
     files = {module.stem.replace("-", "_"): f"extra/{module.name}" for module in modules}
     for module in modules:
         try:
             depends = ModuleImage.parse(module.read_bytes()).modinfo.get("depends") or ""
         except (OSError, ElfError):
             continue
-        needs[module.stem.replace("-", "_")] = [name for name in depends.split(",") if name]
+        direct[module.stem.replace("-", "_")] = [name for name in depends.split(",") if name]
 
-    def all_needs(name: str, seen: tuple[str, ...] = ()) -> Iterable[str]:
-        for need in needs.get(name, []):
-            if need not in seen and need in files:
-                yield need
-                yield from all_needs(need, (*seen, need))
+    def transitive(name: str, seen: tuple[str, ...] = ()) -> Iterable[str]:
+        for needed in direct.get(name, []):
+            if needed not in seen and needed in files:
+                yield needed
+                yield from transitive(needed, (*seen, needed))
 
-    return "".join(
-        " ".join([f"{files[name]}:", *(files[need] for need in dict.fromkeys(all_needs(name)))])
-        + "\n"
-        for name in needs
-    )
+    lines = []
+    for name in direct:
+        needed = [files[other] for other in dict.fromkeys(transitive(name))]
+        lines.append(" ".join([f"{files[name]}:", *needed]) + "\n")
+    return "".join(lines)

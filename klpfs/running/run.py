@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``klpfs run``: an unmodified program sees the guest's kernel.
+"""``klpfs run``: run an unmodified program so that it sees the guest's kernel.
 
-This process itself becomes the program, so that its terminal, its job control, its signals and its
-exit status are what they would be without us. The supervisor, which makes the program's system calls
-in the guest, is a process apart that ends with the last one of the program's descendants.
+This process itself executes the program, so that the program's terminal, job control, signals and exit
+status are as without klpfs. The supervisor, which makes the program's system calls in the guest, is
+another process. It ends with the program's last descendant.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from klpfs.running import namespace, seccomp
 from klpfs.running.supervisor import Supervisor
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""Exit status if the command cannot be run, as of a shell."""
+"""Exit statuses if the program cannot be executed, those of a shell."""
 
 
 class RunError(Exception):
-    """It cannot be done; the message is a sentence that says why."""
+    """The program cannot be run. The message says why."""
 
 
 def run(
@@ -37,13 +37,17 @@ def run(
     mount: Callable[[Path], None],
     modules: Iterable[Path] = (),
 ) -> NoReturn:
-    """Become ``command``, in the view of the machine that is mounted on ``machine``. If that is None,
-    ``mount`` mounts one on a directory, for as long as the command or a process of it lives; the
-    host's mount namespace sees it for no longer than it takes to start.
+    """Execute ``command`` in this process, in the view of the machine mounted on ``machine``.
 
-    Raises `RunError`, or what ``mount`` raises; ends the process if there is no such command.
+    If ``machine`` is None, ``mount`` is called to mount a private machine on a directory. It lasts until
+    the last descendant of the command ends. It is visible in the host's mount namespace only while the
+    command starts.
+
+    ``modules``: directories with modules, as for `klpfs.running.namespace.enter`.
+
+    Raise `RunError` or the errors of ``mount``. If the command cannot be executed, exit.
     """
-    own = machine is None
+    private = machine is None
     if machine is None:
         machine = Path(tempfile.mkdtemp(prefix="klpfs-"))
         try:
@@ -52,30 +56,31 @@ def run(
             machine.rmdir()
             raise
     machine = machine.absolute()
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    program_end, supervisor_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         root = os.open(machine, os.O_PATH | os.O_DIRECTORY)
-        _supervise(its, ours, root, machine if own else None)
-        its.close()
+        _start_supervisor(supervisor_end, program_end, root, machine if private else None)
+        supervisor_end.close()
         os.close(root)
         namespace.enter(machine, modules)
         listener = seccomp.install()
-        socket.send_fds(ours, [b"listener"], [listener])
+        socket.send_fds(program_end, [b"listener"], [listener])
         os.close(listener)
-        if not ours.recv(1):
+        if not program_end.recv(1):
             raise RunError("the supervisor, which makes the system calls, has died")
     except (namespace.NamespaceError, seccomp.Unsupported) as error:
         raise RunError(str(error)) from None
     finally:
-        ours.close()
+        program_end.close()
     os.environ["KLPFS_MOUNT"] = str(machine)
-    _become(command)
+    _execute(command)
 
 
-def _become(command: Sequence[str]) -> NoReturn:
+def _execute(command: Sequence[str]) -> NoReturn:
+    """Replace this process by the program, or exit like a shell if that fails."""
     sys.stdout.flush()
     sys.stderr.flush()
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], list(command))
@@ -87,28 +92,39 @@ def _become(command: Sequence[str]) -> NoReturn:
         sys.exit(NOT_EXECUTABLE)
 
 
-# The supervisor's process
+# -- the supervisor's process ---------------------------------------------------------------------
 
 
-def _supervise(its: socket.socket, ours: socket.socket, root: int, own: Path | None) -> None:
-    """Start it. It waits for the descriptor of the filter on ``its``; ``own`` is the mount that goes
-    with it."""
+def _start_supervisor(
+    supervisor_end: socket.socket,
+    program_end: socket.socket,
+    root: int,
+    private_mount: Path | None,
+) -> None:
+    """Start the supervisor, which waits on its end of the socket for the seccomp listener.
+
+    ``root``: a descriptor of the machine's root. ``private_mount``: the mount point to remove when the
+    supervisor ends, if the machine is private.
+    """
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
     try:
         os.setsid()
-        if os.fork() == 0:  # nobody's child: the program must not be told of it by wait(2)
-            ours.close()
-            _stay_alone({its.fileno(), root})
-            _supervisor(its, root, own)
+        if os.fork() == 0:  # a grandchild: wait(2) of the program must not report it
+            program_end.close()
+            _leave_resources_of_caller({supervisor_end.fileno(), root})
+            _run_supervisor(supervisor_end, root, private_mount)
     finally:
         os._exit(0)
 
 
-def _stay_alone(keep: set[int]) -> None:
-    """Hold on to nothing of the caller's: a pipe would not end, a file system would be busy."""
+def _leave_resources_of_caller(keep: set[int]) -> None:
+    """Leave the caller's directory and close its descriptors, except those in ``keep``.
+
+    Otherwise a pipe would never reach its end, and a file system would be busy.
+    """
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -119,35 +135,35 @@ def _stay_alone(keep: set[int]) -> None:
         first = descriptor + 1
 
 
-def _supervisor(its: socket.socket, root: int, own: Path | None) -> None:
+def _run_supervisor(supervisor_end: socket.socket, root: int, private_mount: Path | None) -> None:
     try:
-        # Before this, the program is not in its namespace yet, or died on its way there.
-        _, descriptors, _, _ = socket.recv_fds(its, 16, 1)
-        if own is not None:
-            _detach(own)
+        # Returns when the program has entered its namespace, or has died before that.
+        _, descriptors, _, _ = socket.recv_fds(supervisor_end, 16, 1)
+        if private_mount is not None:
+            _hide_mount(private_mount)
         if descriptors:
             supervisor = Supervisor(seccomp.Listener(descriptors[0]), root)
-            its.send(b"!")
-            its.close()
+            supervisor_end.send(b"!")
+            supervisor_end.close()
             supervisor.run()
     finally:
         os.close(root)
-        if own is not None:
-            # Earlier, and the mount in the other namespace would go with its directory.
+        if private_mount is not None:
+            # Not earlier: rmdir(2) would also unmount it in the program's namespace.
             with suppress(OSError):
-                own.rmdir()
+                private_mount.rmdir()
 
 
-def _detach(mountpoint: Path) -> None:
-    """Take the mount out of this namespace; the machine runs on while another has it."""
+def _hide_mount(mountpoint: Path) -> None:
+    """Detach a mount from this namespace. The machine runs on while another namespace has it."""
     with suppress(OSError, mounts.MountError):
         mounts.detach(str(mountpoint), lazy=True)
 
 
 def find_machine(given: str | None) -> Path | None:
-    """The mount that is meant, or None if there is none and none was named.
+    """Return the mount point to use, or None if none is given and none is mounted.
 
-    Raises `control.NoMachine`.
+    Raise `klpfs.control.NoMachine` if the given one is not mounted, or if there are several.
     """
     if given is None and not os.environ.get("KLPFS_MOUNT") and not control.machines():
         return None

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Seccomp user notification: system calls of a process tree, answered by another process.
+"""Seccomp user notification: another process answers system calls of a process tree.
 
-A dozen instructions of BPF and four ioctls (Documentation/userspace-api/seccomp_filter.rst), without
-libseccomp: it would be one more thing to install, and Debian 12's cannot ask for
-SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, without which any signal that a caller handles makes it start
-its call again, and load a module twice.
+Documentation/userspace-api/seccomp_filter.rst. libseccomp is not used: it would be one more dependency,
+and that of Debian 12 does not support SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV. Without this flag, a signal
+that the caller handles restarts the system call, and a module is loaded twice.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import struct
 from typing import NamedTuple
 
 CALLS = {"init_module": 175, "delete_module": 176, "syslog": 103, "uname": 63, "finit_module": 313}
-"""The calls that are handed over, by their x86-64 numbers (arch/x86/entry/syscalls/)."""
+"""The system calls that are notified, and their x86-64 numbers (arch/x86/entry/syscalls/)."""
 CALLS_I386 = {"init_module": 128, "delete_module": 129, "syslog": 103, "uname": 122,
               "finit_module": 350}  # fmt: skip
 LSEEK = 8
-"""Only lseek(..., 0, SEEK_DATA), which dmesg(1) does to /dev/kmsg and few others do at all."""
+"""Notified only for lseek(..., 0, SEEK_DATA), which dmesg(1) uses on /dev/kmsg, and which is rare."""
 
 _ARCH_X86_64, _ARCH_I386 = 0xC000003E, 0x40000003
 _LD, _JEQ, _RET = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
@@ -43,7 +42,7 @@ _CONTINUE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _TOO_OLD = (
-    "this kernel has no seccomp user notification as klpfs run needs it: Linux 5.9 or later, with "
+    "klpfs run needs seccomp user notification, which this kernel lacks: use Linux 5.9 or later, with "
     "CONFIG_SECCOMP_FILTER"
 )
 
@@ -51,12 +50,14 @@ Instruction = tuple[int, int, int, int]
 
 
 class Unsupported(Exception):
-    """The host's kernel cannot do it; the message says what it lacks."""
+    """The host's kernel cannot notify us of system calls. The message says what is missing."""
 
 
 class Notification(NamedTuple):
-    """A call that waits for its answer. ``tid`` is the thread that called; ``call`` is None for
-    lseek."""
+    """A system call that waits for its answer.
+
+    ``tid`` is the calling thread. ``call`` is the name of the system call, or None for lseek.
+    """
 
     id: int
     tid: int
@@ -65,16 +66,17 @@ class Notification(NamedTuple):
 
 
 def _equals(value: int, then: list[Instruction]) -> list[Instruction]:
-    """Run ``then`` if the accumulator holds ``value``, else go on behind it."""
+    """Return code that runs ``then`` if the accumulator is ``value``, and skips it otherwise."""
     return [(_JEQ, 0, len(then), value), *then]
 
 
 def _argument_equals(number: int, value: int, then: list[Instruction]) -> list[Instruction]:
-    """The same of the lower half of an argument, which is loaded for that."""
+    """Return code that runs ``then`` if the lower half of an argument is ``value``."""
     return [(_LD, 0, 0, _DATA_ARGS + 8 * number), *_equals(value, then)]
 
 
 def _program() -> list[Instruction]:
+    """Return the filter in BPF: notify of the system calls above, and allow all others."""
     allow, notify = (_RET, 0, 0, _ALLOW), (_RET, 0, 0, _USER_NOTIF)
     load_number = (_LD, 0, 0, _DATA_NR)
 
@@ -94,17 +96,16 @@ def _seccomp(operation: int, flags: int, argument: object) -> int:
     return int(_libc.syscall(_SYS_SECCOMP, operation, flags, argument))
 
 
-def _kernel() -> tuple[int, ...]:
+def _kernel_version() -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
 
 
 def install() -> int:
-    """Hand the calls of this thread, and of all that it will start, to whoever holds the descriptor
-    that is returned.
+    """Install the filter for this thread and its future children, and return the listener's descriptor.
 
-    Raises `Unsupported`.
+    Raise `Unsupported`.
     """
-    if _kernel() < (5, 9):  # before that, nothing tells the listener that nobody is left
+    if _kernel_version() < (5, 9):  # earlier kernels do not report that the last process has ended
         raise Unsupported(_TOO_OLD)
     code = b"".join(struct.pack("<HBBI", *instruction) for instruction in _program())
     buffer = ctypes.create_string_buffer(code, len(code))
@@ -113,7 +114,7 @@ def install() -> int:
     for attempt in (_NEW_LISTENER | _WAIT_KILLABLE_RECV, _NEW_LISTENER):
         descriptor = _seccomp(_SET_MODE_FILTER, attempt, program)
         if descriptor < 0 and ctypes.get_errno() == errno.EACCES:
-            # Without CAP_SYS_ADMIN, at the price that set-user-id programs have no effect.
+            # Without CAP_SYS_ADMIN this is required. Set-user-id bits have no effect then.
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             descriptor = _seccomp(_SET_MODE_FILTER, attempt, program)
         if descriptor >= 0:
@@ -123,17 +124,17 @@ def install() -> int:
     match ctypes.get_errno():
         case errno.EBUSY:
             raise Unsupported(
-                "this process has a seccomp supervisor already: klpfs run cannot be run inside "
-                "another one"
+                "this process already has a seccomp supervisor: klpfs run cannot run inside another "
+                "klpfs run"
             )
         case errno.EINVAL | errno.ENOSYS:
             raise Unsupported(_TOO_OLD)
         case number:
-            raise Unsupported(f"the seccomp filter was refused: {os.strerror(number)}")
+            raise Unsupported(f"cannot install the seccomp filter: {os.strerror(number)}")
 
 
 class Listener:
-    """The supervisor's end. Raises what ioctl(2) raises: OSError(ENOENT) of a caller that is gone."""
+    """The supervisor's end. The methods raise OSError(ENOENT) if the caller is gone."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -148,28 +149,27 @@ class Listener:
         }
 
     def fileno(self) -> int:
-        """Readable when a call waits; hung up when no process is left that could make one."""
+        """Return the descriptor: readable if a call waits, hung up after the last process ended."""
         return self._descriptor
 
     def receive(self) -> Notification:
-        """The next call that waits."""
+        """Return the next call that waits."""
         buffer = bytearray(self._request_size)
         fcntl.ioctl(self._descriptor, _IOCTL_RECV, buffer)
         id_, tid, _flags, number, arch, _ip, *args = _REQUEST.unpack_from(buffer)
         return Notification(id_, tid, self._names.get(arch, {}).get(number), tuple(args))
 
     def check(self, notification: Notification) -> None:
-        """Raise OSError(ENOENT) if its caller is not there any more, and its number perhaps
-        another's."""
+        """Raise OSError(ENOENT) if the caller is gone. Its thread id may be in use again then."""
         fcntl.ioctl(self._descriptor, _IOCTL_ID_VALID, struct.pack("<Q", notification.id))
 
     def answer(self, notification: Notification, result: int) -> None:
-        """Let the call return ``result``, an errno if it is negative."""
+        """Let the call return ``result``, a negative errno for an error."""
         value, error = (0, result) if result < 0 else (result, 0)
         self._send(notification, value, error, 0)
 
-    def let_through(self, notification: Notification) -> None:
-        """Let the host's kernel do the call."""
+    def pass_to_host(self, notification: Notification) -> None:
+        """Let the host's kernel execute the call."""
         self._send(notification, 0, 0, _CONTINUE)
 
     def _send(self, notification: Notification, value: int, error: int, flags: int) -> None:
