@@ -24,7 +24,7 @@ from klpfs.machine.image import Image
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
-from klpfs.machine.kernel.module.load import UNREAD, LoadedModule
+from klpfs.machine.kernel.module.load import IGNORED_SECTIONS, LoadedModule
 from klpfs.machine.kernel.module.version import ModVersions
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING, Record
 from klpfs.machine.kernel.sched.core import TaskExit
@@ -150,7 +150,7 @@ class _Trial:
             self._report.add("vermagic", Verdict.GOOD, theirs.strip())
 
     def _versions(self, lines: list[str]) -> ModVersions:
-        return ModVersions(self._elf, ignore=False, say=lines.append, force=lines.append)
+        return ModVersions(self._elf, ignore=False, warn=lines.append, force=lines.append)
 
     def _imports(self) -> None:
         """Every symbol that it wants, its version, and whether code of the kernel is behind it."""
@@ -170,7 +170,7 @@ class _Trial:
             and symbol.bind != STB_WEAK
         ]
         agreeing = [
-            versions.agree(symbol.name, kernel.exports[symbol.name])
+            versions.check_version(symbol.name, kernel.exports[symbol.name])
             for symbol in wanted
             if symbol.name in kernel.exports
         ]
@@ -191,7 +191,7 @@ class _Trial:
 
     def _sections(self) -> None:
         """Sections that a booted kernel would do more with."""
-        unread = {section.name for section in self._elf.sections if section.size} & UNREAD
+        unread = {section.name for section in self._elf.sections if section.size} & IGNORED_SECTIONS
         if unread:
             detail = f"{', '.join(sorted(unread))}: for subsystems that do not run here"
             self._report.add("sections", Verdict.NOTE, detail)

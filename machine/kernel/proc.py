@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.sched.core import Scheduler
-from klpfs.machine.kernel.sched.wait import Users
+from klpfs.machine.kernel.sched.wait import ActiveReferences
 from klpfs.machine.kernel.service import U32, U64, Ptr, service
 from klpfs.machine.kernel.usermem import UserMemory
 from klpfs.machine.limits import check_room
@@ -47,7 +47,7 @@ class ProcEntry:
     target: str = ""
     """Target of a symbolic link."""
     children: dict[str, ProcEntry] = field(default_factory=dict)
-    users: Users = field(default_factory=Users)
+    in_use: ActiveReferences = field(default_factory=ActiveReferences)
     """References of the tasks that run its functions (``use_pde``)."""
 
     @property
@@ -212,7 +212,7 @@ class Proc:
         del self._entries[entry.address]
         for listener in self.on_change:
             listener(entry, False)
-        await entry.users.drain(self._sched.current)
+        await entry.in_use.drain(self._sched.current)
         self._slab.free(entry.address)
 
     @service("pde_data")
@@ -248,7 +248,7 @@ class Proc:
         """
         call, symbol = self._sched.current.call, self._computer.symbol
         with (
-            entry.users.inside(),
+            entry.in_use.hold(),
             self._scratch(PAGE_SIZE) as at,
             self._scratch(PAGE_SIZE) as buffer,
         ):
@@ -317,7 +317,7 @@ class Proc:
         if ops is None or not ops.proc_write:
             raise OSError(errno.EIO, "no write function")
         with (
-            entry.users.inside(),
+            entry.in_use.hold(),
             self._scratch(PAGE_SIZE) as at,
             self._user.buffer(len(data)) as buffer,
         ):

@@ -98,7 +98,7 @@ class Traps:
         sched.on_exception = self.handle
         sched.on_schedule_bug = self._schedule_bug
         sched.on_service_bug = self._service_bug
-        sched.on_deaf = self._deaf
+        sched.on_signal_ignored = self._report_ignored_signal
         sched.on_might_sleep = self._might_resched
         self._last_might_resched: int | None = None
         first = computer.symbols.lookup("__start___bug_table")
@@ -143,7 +143,7 @@ class Traps:
         self._oops(task, Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
         self._note_atomic_exit(task)
 
-    def _deaf(self, task: Task) -> None:
+    def _report_ignored_signal(self, task: Task) -> None:
         self._say(
             f"klpfs: {task.comm}[{task.pid}] has a signal and goes on in the kernel: killed",
             LOGLEVEL_INFO,

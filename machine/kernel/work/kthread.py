@@ -9,7 +9,7 @@ from collections import deque
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.freezer import Freezer
-from klpfs.machine.kernel.sched.wait import Once
+from klpfs.machine.kernel.sched.wait import Completion
 from klpfs.machine.kernel.service import S32, S64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
 from klpfs.machine.kernel.work.locking import Locking
@@ -28,9 +28,9 @@ class _Kthread:
         self.data = data
         self.should_stop = False
         self.should_park = False
-        self.parked = Once()
+        self.parked = Completion()
         self.result = 0
-        self.exited = Once()
+        self.exited = Completion()
 
 
 class Kthreads:
@@ -79,8 +79,8 @@ class Kthreads:
             kthread.result = result - (result >> 31 << 32)
 
     def _exited(self, task: Task, kthread: _Kthread) -> None:
-        kthread.exited.happen()
-        kthread.parked.happen()
+        kthread.exited.complete_all()
+        kthread.parked.complete_all()
         self._ended.append(task.address)
         while len(self._ended) > _REMEMBERED:
             self._forget(self._ended[0])
@@ -103,7 +103,7 @@ class Kthreads:
             raise OSError(errno.ESRCH, "no such thread")
         kthread.should_stop = True
         self.kthread_unpark(address)
-        if not kthread.exited.happened:
+        if not kthread.exited.done:
             task = self._sched.at(address)
             task.signal_pending = True
             task.wake(TaskState.INTERRUPTIBLE | TaskState.UNINTERRUPTIBLE)
@@ -143,7 +143,7 @@ class Kthreads:
 
     async def _parkme(self, task: Task, kthread: _Kthread) -> None:
         while kthread.should_park:
-            kthread.parked.happen()
+            kthread.parked.complete_all()
             task.state = _TASK_PARKED
             await task.wait()
         task.state = TaskState.RUNNING
@@ -151,7 +151,7 @@ class Kthreads:
     @service("kthread_park")
     async def kthread_park(self, address: Ptr) -> int:
         kthread = self._kthreads.get(address)
-        if kthread is None or kthread.exited.happened:
+        if kthread is None or kthread.exited.done:
             raise OSError(errno.ENOSYS, "it has ended")
         if kthread.should_park:
             raise OSError(errno.EBUSY, "it is parked")
@@ -165,9 +165,9 @@ class Kthreads:
     @service("kthread_unpark")
     def kthread_unpark(self, address: Ptr) -> None:
         kthread = self._kthreads.get(address)
-        if kthread is not None and kthread.should_park and not kthread.exited.happened:
+        if kthread is not None and kthread.should_park and not kthread.exited.done:
             kthread.should_park = False
-            kthread.parked = Once()
+            kthread.parked = Completion()
             self._sched.at(address).wake(_TASK_PARKED)
 
     # -- the end ----------------------------------------------------------------------------------

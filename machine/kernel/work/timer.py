@@ -14,7 +14,7 @@ from collections.abc import Callable
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.clock import HZ, Clock
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
-from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Once, schedule_timeout
+from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Completion, schedule_timeout
 from klpfs.machine.kernel.service import S64, U32, U64, Ptr, service
 from klpfs.machine.limits import check_room
 from klpfs.machine.memory import PageFault
@@ -54,7 +54,7 @@ class Timers:
         self._pending: dict[int | Callback, _Entry] = {}
         self._order = itertools.count()
         self._ksoftirqd: Task | None = None
-        self._running: tuple[int, Once] | None = None
+        self._running: tuple[int, Completion] | None = None
         self._symbols = computer.symbols
         self.warn_once: Callable[[str], None] = lambda message: None
         """``WARN_ONCE`` of a timer's function; set when the kernel is put together."""
@@ -157,7 +157,7 @@ class Timers:
         """``call_timer_fn``"""
         sched = self._sched
         await sched.acquire(task)
-        done = Once()
+        done = Completion()
         self._running = timer, done
         sched.preempt_count += SOFTIRQ_OFFSET
 
@@ -170,7 +170,7 @@ class Timers:
         finally:
             sched.preempt_count = 0
             self._running = None
-            done.happen()
+            done.complete_all()
 
     # -- struct timer_list ------------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class Timers:
                 await self._clock.sleep(min(max(left, 0), _LONGEST_SPIN))
                 if left <= _LONGEST_SPIN:
                     break
-                self._sched.watch(task)
+                self._sched.check_atomic(task)
 
     @service("yield")
     async def yield_(self) -> None:

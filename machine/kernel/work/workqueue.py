@@ -17,7 +17,7 @@ from klpfs.machine.kernel.clock import HZ
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
-from klpfs.machine.kernel.sched.wait import IDLE, Once
+from klpfs.machine.kernel.sched.wait import IDLE, Completion
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
 from klpfs.machine.kernel.work.timer import Timers
@@ -64,7 +64,7 @@ class _Item:
     def __init__(self, key: Key, queue: _Workqueue) -> None:
         self.key = key
         self.queue = queue
-        self.done = Once()
+        self.done = Completion()
 
 
 class _Workqueue:
@@ -144,7 +144,7 @@ class Workqueues:
         self._queues: dict[int, _Workqueue] = {}
         self._pending: dict[Key, _Item] = {}
         self._delayed: set[Function] = set()
-        self._canceling: dict[int, Once] = {}
+        self._canceling: dict[int, Completion] = {}
         self._worker_of: dict[Task, _Worker] = {}
         self._system: _Workqueue
         timer_fn = computer.symbols.lookup("delayed_work_timer_fn")
@@ -242,7 +242,7 @@ class Workqueues:
             if queue.inactive and queue.nr_active < queue.max_active:
                 queue.nr_active += 1
                 self._insert_work(queue.inactive.popleft())
-        item.done.happen()
+        item.done.complete_all()
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -501,13 +501,13 @@ class Workqueues:
             if other is None:
                 return False  # dropped by a queue that was drained
             await other.wait(self._sched.current)
-        self._canceling[work] = done = Once()
+        self._canceling[work] = done = Completion()
         try:
             await self._flush(work)
         finally:
             self._clear_pending(work)
             del self._canceling[work]
-            done.happen()
+            done.complete_all()
         return was_pending
 
     @service("cancel_work")
