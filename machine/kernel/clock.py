@@ -80,7 +80,7 @@ class VirtualClock(Clock):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
-        self.boot_time = 0  # a machine without a battery: every run the same
+        self.boot_time = 0  # the same in every run
         self._now = 0
         self._order = itertools.count()
         self._timeouts: list[tuple[int, int, trio.CancelScope]] = []

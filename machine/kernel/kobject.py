@@ -73,9 +73,9 @@ class Kobject:
         names = [attribute.name for attribute in self.attributes]
         for name in (self.name, *names):
             if not is_file_name(name):
-                raise OSError(errno.EINVAL, f"not a file name: {name!r}")
+                raise OSError(errno.EINVAL, f"invalid file name {name!r}")
         if len({*names, *self.children}) < len(names) + len(self.children):
-            raise OSError(errno.EEXIST, f"a filename comes twice in '{self.name}'")
+            raise OSError(errno.EEXIST, f"duplicate file name in '{self.name}'")
         for child in self.children.values():
             child.check()
 

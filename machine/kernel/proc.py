@@ -68,9 +68,9 @@ class Proc:
         self.root = ProcEntry("", 0o40555, 0)
         self._entries: dict[int, ProcEntry] = {}
         self.warn: Callable[[str], None] = lambda message: None
-        """``WARN`` of an entry that cannot be; set when the kernel is put together."""
+        """``WARN`` about an invalid entry; set by `Kernel`."""
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
-        """Called with an entry and True when it came, False when it went."""
+        """Called with an entry, and True after it was added or False after it was removed."""
 
     # -- registering ------------------------------------------------------------------------------
 
@@ -337,7 +337,7 @@ def check(result: int) -> int:
     """Return ``result``, the return value of a kernel function. Raises OSError if it is ``-errno``."""
     low = result & 0xFFFFFFFF
     if result >= (1 << 64) - _MAX_ERRNO:
-        raise OSError((1 << 64) - result, "from the guest")
+        raise OSError((1 << 64) - result, "a guest function failed")
     if (1 << 32) - _MAX_ERRNO <= result < 1 << 32:
-        raise OSError((1 << 32) - low, "from the guest")
+        raise OSError((1 << 32) - low, "a guest function failed")
     return result

@@ -23,7 +23,7 @@ class RandomNumbers:
     def __init__(self, computer: Computer, clock: Clock) -> None:
         self._memory = computer.memory
         self.bytes = Random(0).randbytes if clock.virtual else os.urandom
-        """Returns the given number of random bytes."""
+        """Function that returns the given number of random bytes."""
         key = computer.symbols.lookup("ptr_key")
         if key is not None:
             self._memory.write(key, self.bytes(_PTR_KEY_BYTES))

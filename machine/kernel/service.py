@@ -66,7 +66,7 @@ class Services:
         self._sites = frozenset(computer.image.ftrace_sites)
         self.bound: set[str] = set()
         """Names of the kernel functions that Python replaces."""
-        self.waiting: dict[int, AsyncService] = {}
+        self.async_services: dict[int, AsyncService] = {}
         """The ``async`` services by the address of their trap. Each reads its arguments when it is called,
         and returns an awaitable for the result."""
 
@@ -100,9 +100,9 @@ class Services:
         if inspect.iscoroutinefunction(method):
 
             def start() -> Awaitable[int | None]:
-                return _waiting(method, read_arguments())
+                return _run_async(method, read_arguments())
 
-            self.waiting[address] = start
+            self.async_services[address] = start
             computer.cpu.set_trap(address, lambda: False)
         else:
 
@@ -133,7 +133,9 @@ class Services:
         return trap
 
 
-async def _waiting(method: Callable[..., Awaitable[Any]], arguments: tuple[int, ...]) -> int | None:
+async def _run_async(
+    method: Callable[..., Awaitable[Any]], arguments: tuple[int, ...]
+) -> int | None:
     try:
         result: int | None = await method(*arguments)
     except OSError as error:

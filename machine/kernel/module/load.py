@@ -387,7 +387,7 @@ class Loader:
             failed = failed or problem
             module.values.append(value & (1 << 64) - 1)
         if failed:
-            raise OSError(failed, "symbols")
+            raise OSError(failed, "unresolved symbols")
 
     def _value_of(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
         """Return the value of a symbol, and an errno or 0."""

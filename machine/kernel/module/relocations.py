@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Livepatch relocations: sections ``.klp.rela.<object>.<section>`` with relocations against the symbols
-``.klp.sym.<object>.<symbol>,<pos>``. kernel/livepatch/core.c,
+"""Relocations of a patch that only the livepatch core can resolve: ``.klp.rela.<object>.<section>``
+against ``.klp.sym.<object>.<symbol>,<pos>``. kernel/livepatch/core.c,
 Documentation/livepatch/module-elf-format.rst.
 
-Those for vmlinux are applied when the patch is loaded, those for a module when that module is loaded too.
+Those for vmlinux are applied when the patch loads, those for a module when that module is there.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
 FindSymbol = Callable[[str | None, str, int], int]
-"""``klp_find_object_symbol``: returns the address of a symbol of an object, by name and position. Raises
+"""``klp_find_object_symbol``: the address of a symbol of an object, by its name and position. Raises
 OSError."""
 
 
 class KlpRelocations:
-    """Applies and clears livepatch relocations."""
+    """Applies and clears them."""
 
     def __init__(self, computer: Computer, printk: Printk, find_symbol: FindSymbol) -> None:
         self._computer = computer
@@ -44,23 +44,22 @@ class KlpRelocations:
         self._find_symbol = find_symbol
         self._applied: WeakKeyDictionary[LoadedModule, set[int]] = WeakKeyDictionary()
 
-    def _error(self, message: str) -> OSError:
-        """Log an error. Returns OSError(EINVAL)."""
-        self._printk(LOGLEVEL_ERR, f"livepatch: {message}")
-        return OSError(errno.EINVAL, message)
+    def _refuse(self, sentence: str) -> OSError:
+        self._printk(LOGLEVEL_ERR, f"livepatch: {sentence}")
+        return OSError(errno.EINVAL, sentence)
 
     def _sections(self, module: LoadedModule, object_name: str) -> Iterator[Section]:
         for section in module.elf.relocation_sections():
             if section.flags & SHF_RELA_LIVEPATCH and section.info in module.addresses:
                 found = _SECTION.match(section.name)
                 if not found:
-                    raise self._error(f"section {section.name} has an incorrectly formatted name")
+                    raise self._refuse(f"section {section.name} has an incorrectly formatted name")
                 if found[1] == object_name:
                     yield section
 
     def apply(self, module: LoadedModule, object_name: str) -> None:
-        """``klp_apply_section_relocs``. Raises OSError after logging the reason: EINVAL (a malformed name,
-        or an unknown symbol), ENOEXEC (an invalid relocation)."""
+        """``klp_apply_section_relocs``. Raises OSError: EINVAL (names that are none, symbols that are
+        not there), ENOEXEC (the relocation itself), after a line in the log."""
         memory, applied = self._computer.memory, self._applied.setdefault(module, set())
         for section in self._sections(module, object_name):
             for relocation in module.elf.relocations(section):
@@ -87,8 +86,8 @@ class KlpRelocations:
             self._printk(error.level, line)
 
     def clear(self, module: LoadedModule, object_name: str) -> None:
-        """``klp_clear_object_relocs``: restore the bytes before the relocations. Places whose bytes have
-        changed since then are logged and stay as they are."""
+        """``klp_clear_object_relocs``: as if they had never been applied. What somebody has changed
+        since then stays as it is, and the log says so."""
         applied = self._applied.get(module, set())
         for section in self._sections(module, object_name):
             if section.index not in applied:
@@ -112,21 +111,20 @@ class KlpRelocations:
         self._computer.cpu.code_changed(address, len(data))
 
     def _resolve(self, module: LoadedModule, index: int, section_object: str) -> int:
-        """``klp_resolve_symbols``, for the symbol with this index. Returns its address."""
         if index >= len(module.elf.symbols):
             self._printk(
                 LOGLEVEL_ERR, f"{module.name}: a livepatch relocation has no symbol {index}"
             )
-            raise OSError(errno.ENOEXEC, "relocation without a symbol")
+            raise OSError(errno.ENOEXEC, "a relocation without a symbol")
         symbol = module.elf.symbols[index]
         if symbol.shndx != SHN_LIVEPATCH:
-            raise self._error(f"symbol {symbol.name} is not marked as a livepatch symbol")
+            raise self._refuse(f"symbol {symbol.name} is not marked as a livepatch symbol")
         found = _SYMBOL.match(symbol.name)
         if not found:
-            raise self._error(f"symbol {symbol.name} has an incorrectly formatted name")
+            raise self._refuse(f"symbol {symbol.name} has an incorrectly formatted name")
         owner, name, position = found[1], found[2], int(found[3])
         if section_object != "vmlinux" and owner == "vmlinux":
-            raise self._error(
+            raise self._refuse(
                 f"invalid access to vmlinux symbol '{name}' from module-specific livepatch "
                 "relocation section"
             )

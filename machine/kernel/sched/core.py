@@ -64,7 +64,7 @@ class TaskState(enum.IntFlag):
 class TaskExit(BaseException):
     """End of the current task: it called ``do_exit``, or an oops killed it.
 
-    This is no Exception, so that ``except Exception`` in a service does not catch it.
+    It is not derived from Exception, so that ``except Exception`` in a service does not catch it.
     """
 
     def __init__(self, code: int = 0, *, oops: bool = False) -> None:
@@ -292,7 +292,7 @@ class Task:
                     if sched.slice_used():
                         await self._preempt(reliable=True)
                     continue
-            except Exception as error:  # of a service: the guest has called it with bad arguments
+            except Exception as error:  # a service failed: the guest has passed bad arguments
                 await sched.fault(self, error)
             if stop.why is Why.EXCEPTION:
                 await sched.on_exception(self, stop)
@@ -304,7 +304,7 @@ class Task:
     async def _serve(self, address: int) -> None:
         """Run the ``async`` service whose trap is at ``address``."""
         sched = self._sched
-        start = sched.services.waiting[address]()
+        start = sched.services.async_services[address]()
         self.service = sched.service_name(address)
         try:
             result = await start
@@ -657,7 +657,7 @@ class Scheduler:
         setattr(struct, "__state", int(TaskState.RUNNING))
         struct.thread_info.flags = 0
         if "cpus_ptr" in space.types["struct task_struct"].fields:
-            # As dup_user_cpus_ptr() does: migrate_enable() of PREEMPT_RT reads it.
+            # As in the kernel: migrate_enable() of PREEMPT_RT compares the two.
             struct.cpus_ptr = struct.member_address_("cpus_mask")
         return struct
 

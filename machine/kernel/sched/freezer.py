@@ -44,7 +44,7 @@ class Freezer:
         self._symbols = computer.symbols
         self._sched = sched
         self._stack = stack
-        self._by: Task | None = None
+        self._frozen_by: Task | None = None
         self._thawed = trio.lowlevel.ParkingLot()
         self.on_safe_point: Callable[[Task], None] | None = None
         """Called with a kernel thread at a safe point; None if no transition needs it."""
@@ -74,7 +74,11 @@ class Freezer:
     async def safe_point(self, task: Task) -> None:
         """Stop ``task`` here while the kernel is frozen, if it is a kernel thread at a safe point. Called by
         services that are safe points for their direct callers. A checkpoint only while frozen."""
-        if self._by is None and self.on_safe_point is None or not self._is_in_its_function(task):
+        if (
+            self._frozen_by is None
+            and self.on_safe_point is None
+            or not self._is_in_its_function(task)
+        ):
             return
         if self.on_safe_point is not None:
             self.on_safe_point(task)
@@ -84,13 +88,13 @@ class Freezer:
 
     async def _hold(self, task: Task) -> None:
         """``__refrigerator``: wait until the kernel is thawed, unless ``task`` has frozen it."""
-        if self._by is None or task is self._by:
+        if self._frozen_by is None or task is self._frozen_by:
             return
         since = self._sched.clock.now()
         task.held = True
         self._notify()
         try:
-            while self._by is not None:
+            while self._frozen_by is not None:
                 await self._thawed.park()
         finally:
             task.held = False
@@ -103,18 +107,18 @@ class Freezer:
             await self._hold(task)
 
     def _notify(self) -> None:
-        if self._by is not None:
-            self._by.wake()
+        if self._frozen_by is not None:
+            self._frozen_by.wake()
 
     async def freeze(self, seconds: float) -> list[Task]:
-        """``freeze_processes``: stop all tasks except the current one outside the kernel, until `thaw`.
+        """``freeze_processes``: keep all tasks except the current one out of the kernel until `thaw`.
 
         Returns the tasks that are still in the kernel after ``seconds`` of guest time. If there are none,
         no other task runs guest code until `thaw`. A checkpoint unless all tasks are out already.
         """
         clock, task = self._sched.clock, self._sched.current
-        assert self._by is None, "the kernel is frozen already"
-        self._by = task
+        assert self._frozen_by is None, "the kernel is frozen already"
+        self._frozen_by = task
         self._sched.gate = self._enter
         end = clock.now() + round(seconds * 1e9)
         while (inside := self._inside()) and clock.now() < end:
@@ -123,10 +127,10 @@ class Freezer:
         return inside
 
     def _inside(self) -> list[Task]:
-        return [t for t in self._sched if t is not self._by and not self.is_out(t)]
+        return [t for t in self._sched if t is not self._frozen_by and not self.is_out(t)]
 
     def thaw(self) -> None:
         """``thaw_processes``: let all tasks go on."""
-        self._by = None
+        self._frozen_by = None
         self._sched.gate = None
         self._thawed.unpark_all()
