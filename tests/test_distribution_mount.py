@@ -176,7 +176,7 @@ def test_a_function_of_what_was_never_booted(image: Image, modules: Path) -> Non
     assert failed.before.startswith("BUG: unable to handle page fault for address: ")
     assert "__alloc_pages reads 0x" in failed.before
     assert failed.before.endswith(
-        "this kernel was not booted, and may lack what that function works on"
+        "this kernel was not booted, so data that the function uses may be missing"
     )
     assert worked.before == "4 (0x4)"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from klpfs.checking.report import Report, Verdict
 from klpfs.machine.elf import SHN_UNDEF, STB_WEAK, ModuleImage
 from klpfs.machine.kernel.kernel import Kernel
-from klpfs.machine.kernel.module.load import UNREAD
+from klpfs.machine.kernel.module.load import IGNORED_SECTIONS
 from klpfs.machine.kernel.module.version import ModVersions
 
 
@@ -43,7 +43,7 @@ def check_imports(kernel: Kernel, elf: ModuleImage, report: Report) -> None:
         and symbol.bind != STB_WEAK
     ]
     agreeing = [
-        versions.agree(symbol.name, kernel.exports[symbol.name])
+        versions.check_version(symbol.name, kernel.exports[symbol.name])
         for symbol in imports
         if symbol.name in kernel.exports
     ]
@@ -63,7 +63,7 @@ def check_imports(kernel: Kernel, elf: ModuleImage, report: Report) -> None:
 
 def check_sections(elf: ModuleImage, report: Report) -> None:
     """Note the sections that only a booted kernel processes."""
-    ignored = {section.name for section in elf.sections if section.size} & UNREAD
+    ignored = {section.name for section in elf.sections if section.size} & IGNORED_SECTIONS
     if ignored:
         detail = f"ignored, for subsystems that do not run in klpfs: {', '.join(sorted(ignored))}"
         report.add("sections", Verdict.NOTE, detail)
@@ -71,4 +71,4 @@ def check_sections(elf: ModuleImage, report: Report) -> None:
 
 def _versions(elf: ModuleImage, messages: list[str]) -> ModVersions:
     """Return the module's symbol versions; disagreements are appended to ``messages``."""
-    return ModVersions(elf, ignore=False, say=messages.append, force=messages.append)
+    return ModVersions(elf, ignore=False, warn=messages.append, force=messages.append)

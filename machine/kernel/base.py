@@ -16,9 +16,9 @@ from klpfs.machine.kernel.service import Services
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a subsystem gets as its first argument.
+    """The services that every subsystem gets as its first argument.
 
-    Nothing in here depends on a subsystem that is built later. ``services`` binds methods that are marked
+    None of them depends on a subsystem that is built later. ``services`` binds methods that are marked
     with `service.service` to functions of the kernel image.
     """
 

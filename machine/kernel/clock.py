@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Time in the guest: the host's, or virtual time that moves only when it is told to."""
+"""The guest's clock: the time of the host, or virtual time that moves only when a caller advances it."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import time
 import trio
 
 HZ = 250
-"""Ticks of ``jiffies`` in a second, CONFIG_HZ."""
+"""Timer ticks per second, CONFIG_HZ."""
 INITIAL_JIFFIES = (1 << 64) - 300 * HZ
-"""jiffies wrap five minutes after boot, as include/linux/jiffies.h has it."""
+"""Value of ``jiffies`` at boot: they wrap five minutes later (include/linux/jiffies.h)."""
 
 BUSY_SLICES = 50
-"""How often a task under virtual time may give the CPU away and get it back before time moves on."""
+"""Number of slices that tasks get at one point of virtual time before time moves on."""
 
 
 class Clock:
-    """The host's monotonic clock, from boot on."""
+    """The host's monotonic clock, counted from boot."""
 
     virtual = False
 
     def __init__(self) -> None:
         self._boot = time.monotonic_ns()
         self.boot_time = time.time_ns()
-        """The date of the boot in nanoseconds since 1970."""
+        """Wall-clock time of the boot (nanoseconds since 1970)."""
 
     def now(self) -> int:
-        """Nanoseconds since boot."""
+        """Return the nanoseconds since boot."""
         return time.monotonic_ns() - self._boot
 
     def ticks(self) -> int:
-        """Ticks since boot: ``jiffies`` that begin at 0."""
+        """Return the ticks since boot: ``jiffies`` that start at 0."""
         return self.now() * HZ // 1_000_000_000
 
     def jiffies(self) -> int:
-        """The value of the guest's ``jiffies_64``."""
+        """Return the value of the guest's ``jiffies_64``."""
         return (INITIAL_JIFFIES + self.ticks()) % (1 << 64)
 
     def seconds_until(self, ticks: int) -> float:
-        """Seconds of guest time until `ticks` reaches ``ticks``; 0 if it has."""
+        """Return the seconds of guest time until `ticks` reaches ``ticks``; 0 if it has."""
         return max(0, ticks * 1_000_000_000 // HZ - self.now()) / 1e9
 
     def timeout(self, seconds: float) -> trio.CancelScope:
-        """A scope that is cancelled after ``seconds`` of guest time."""
+        """Return a scope that is cancelled after ``seconds`` of guest time."""
         return trio.CancelScope(deadline=trio.current_time() + seconds)
 
     async def sleep(self, seconds: float) -> None:
@@ -54,33 +54,33 @@ class Clock:
             await trio.sleep_forever()
 
     async def idle(self) -> None:
-        """Wait for the next interrupt, of which the timer's tick is the only one. A checkpoint."""
+        """Wait for the next interrupt. The only one is the timer tick. A checkpoint."""
         await self.sleep(1 / HZ)
 
     async def give_way(self) -> None:
-        """Others run before the task whose slice is over. A checkpoint."""
-        # Once so that the event loop finds out who is ready, requests from outside among them, and once
-        # more since it runs those together with this task in an order of its own.
+        """Let other tasks run at the end of a slice. A checkpoint."""
+        # The first checkpoint lets the event loop collect all ready tasks and requests. It runs them
+        # together with this task in arbitrary order; after the second, all of them have run.
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
 
     def slice_over(self) -> None:
-        """A task gave the processor away and could run on at once."""
+        """Note the end of a slice of a task that can run again at once."""
 
     def begin(self) -> None:
-        """The machine boots, in this run of trio."""
+        """Prepare the clock for a boot in the current run of trio."""
 
 
 class VirtualClock(Clock):
-    """Time that stands still until `advance`. What happens in it can be repeated: the ``seed`` decides in
-    which order tasks run that become ready together, and nothing else does."""
+    """Time that stands still until `advance`. Runs can be repeated: the order of tasks that become ready
+    at the same time depends on ``seed`` only."""
 
     virtual = True
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
-        self.boot_time = 0  # a machine without a battery: every run the same
+        self.boot_time = 0  # the same in every run
         self._now = 0
         self._order = itertools.count()
         self._timeouts: list[tuple[int, int, trio.CancelScope]] = []
@@ -101,9 +101,9 @@ class VirtualClock(Clock):
         return scope
 
     def begin(self) -> None:
-        # Trio runs a batch of ready tasks in an order of its own, at random, so that nobody relies on
-        # one. This is the switch that it has for the tests of Hypothesis: batches are put in order and
-        # shuffled by a generator that can be seeded. Every wait of a task ends in that queue.
+        # Trio runs each batch of ready tasks in random order, so that no program relies on an order.
+        # This private switch exists for Hypothesis: it sorts each batch and shuffles it with a generator
+        # that can be seeded. Every task that stops waiting goes through such a batch.
         from trio._core import _run
 
         assert isinstance(_run._ALLOW_DETERMINISTIC_SCHEDULING, bool)
@@ -114,13 +114,13 @@ class VirtualClock(Clock):
         await trio.lowlevel.checkpoint()
 
     async def idle(self) -> None:
-        """No tick comes while time stands still; so that nobody waits for ever, one comes at once."""
+        """Return at once: no timer tick comes while time stands still. A checkpoint."""
         self.slice_over()
         await trio.lowlevel.checkpoint()
 
     async def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass: what can run now does so before, and everything that falls due
-        happens, in its order, at its time, before this returns. A task that never waits gets
+        """Let ``seconds`` pass. Tasks that can run now run first. Each timeout then expires in order, at
+        its time, and the tasks that it wakes run, before this returns. Tasks that never wait get
         `BUSY_SLICES` at each of these points. A checkpoint."""
         await self._settle()
         end = self._now + round(seconds * 1e9)
@@ -134,7 +134,7 @@ class VirtualClock(Clock):
         await self._settle()
 
     async def _settle(self) -> None:
-        # Where pytest is installed, this imports it: 50 ms that no other mount should wait for.
+        # This imports pytest where that is installed, which takes 50 ms: only virtual clocks need it.
         from trio.testing import wait_all_tasks_blocked
 
         self._slices = BUSY_SLICES

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the boot that never was would have left in the kernel's variables: one CPU, which is up.
+"""Kernel variables that a boot would have set: one CPU, which is online.
 
-init/main.c, kernel/cpu.c, arch/x86/kernel/setup_percpu.c. An image that has its variables right from the
-start, or does without them, is left as it is.
+init/main.c, kernel/cpu.c, arch/x86/kernel/setup_percpu.c. Variables that an image does not have are
+skipped.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.memory import PAGE_SIZE
 
-_STACK_CANARY = 0x28  # from the GS base, where gcc looks for it
+_STACK_CANARY = 0x28  # offset from the GS base, fixed in gcc
 _CPU_MASKS = ("possible", "present", "online", "active")
 
 
 def set_up_cpu(computer: Computer, random: Callable[[int], bytes]) -> None:
-    """The masks and per-CPU variables that say that this is CPU 0, and the only one."""
+    """Set the CPU masks and per-CPU variables for a machine with one CPU, CPU 0.
+
+    ``random`` returns the given number of random bytes.
+    """
     write, symbols = computer.space.write_u64, computer.symbols
     for kind in _CPU_MASKS:
         mask = symbols.lookup(f"__cpu_{kind}_mask")
@@ -31,13 +34,13 @@ def set_up_cpu(computer: Computer, random: Callable[[int], bytes]) -> None:
     if computer.per_cpu_offset:
         write(computer.symbol("__per_cpu_offset"), computer.per_cpu_offset)
         write(computer.per_cpu("this_cpu_off"), computer.per_cpu_offset)
-        # Its lowest byte is 0, so that no string runs over it unnoticed.
+        # The lowest byte is 0, so that a string which overruns its buffer changes the canary.
         canary = b"\0" + random(7)
         computer.memory.write(computer.per_cpu_offset + _STACK_CANARY, canary)
 
 
 def set_up_system(computer: Computer, slab: Slab, command_line: str) -> None:
-    """The state of the system, its memory, and what the boot loader said."""
+    """Set the system state, the number of pages and, if it is empty, the saved command line."""
     space, symbols = computer.space, computer.symbols
     state = symbols.lookup("system_state")
     if state is not None:

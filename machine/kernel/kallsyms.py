@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Symbols for guest code, and memory facts: small services that only answer. kernel/kallsyms.c."""
+"""Symbol lookup and memory statistics for guest code. kernel/kallsyms.c, mm/page_alloc.c."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KSYM_SYMBOL_LEN = 611
 
 
 class Kallsyms:
-    """What ``%pS`` and its kin ask for."""
+    """Symbol lookup, as ``%pS`` and the other symbol formats of printk need it."""
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
@@ -48,7 +48,7 @@ class Kallsyms:
 
 
 class SystemInfo:
-    """``si_meminfo``: the facts behind /proc/meminfo."""
+    """``si_meminfo``: the numbers in /proc/meminfo."""
 
     def __init__(self, computer: Computer, clock: Clock) -> None:
         self._computer = computer

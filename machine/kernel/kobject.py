@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel objects and their attributes: the tree that sysfs shows. lib/kobject.c, fs/sysfs/."""
+"""Kernel objects and their attributes: the tree behind sysfs. lib/kobject.c, fs/sysfs/."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Store = Callable[[bytes], Awaitable[None]]
 
 
 NAME_MAX = 1024
-"""Bytes. Sysfs has no limit; this is FUSE's."""
+"""Longest file name in bytes. Sysfs has no limit; this is FUSE's."""
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file can be called so."""
+    """Return whether ``name`` is a valid file name."""
     size = len(name.encode("utf-8", "surrogateescape"))
     return name not in ("", ".", "..") and not {"/", "\0"} & set(name) and size <= NAME_MAX
 
 
 class KobjAttribute(NamedTuple):
-    """A file of a kobject. ``store`` gets what one write brought; both raise OSError. An ``async`` show may
-    run guest code, and is called by a task; one that is not knows the answer by itself."""
+    """A file of a kobject. ``store`` gets the bytes of one write. Both functions raise OSError. An
+    ``async`` ``show`` may run guest code and needs a current task; a plain one must not."""
 
     name: str
     show: Show | None = None
     store: Store | None = None
     mode: int | None = None
-    """Permission bits; when None, what ``__ATTR_RO/WO/RW`` give."""
+    """Permission bits; None means those of ``__ATTR_RO``, ``__ATTR_WO`` or ``__ATTR_RW``."""
     size: int | None = None
-    """Of a binary attribute, in bytes; other files have that of a page."""
+    """Size of a binary attribute in bytes; None means one page, as for text attributes."""
 
     @property
     def permissions(self) -> int:
@@ -42,7 +42,7 @@ class KobjAttribute(NamedTuple):
 
 
 class Kobject:
-    """A directory of sysfs. It is visible from the moment its parent gets it."""
+    """A directory of sysfs. It becomes visible when it is added to its parent."""
 
     def __init__(self, name: str, attributes: Iterable[KobjAttribute] = ()) -> None:
         self.name = name.replace("/", "!")  # kobject_set_name_vargs()
@@ -58,34 +58,34 @@ class Kobject:
         return (*self.parent.path, self.name) if self.parent else ()
 
     def add(self, child: Kobject) -> Kobject:
-        """``kobject_add``. Raises OSError: EEXIST if a name is taken, EINVAL if one in it cannot be a
-        file's."""
+        """``kobject_add``. Raises OSError: EEXIST if a name is taken, EINVAL if ``child`` or a file in it
+        has an invalid name."""
         child.check()
         if child.name in self.children:
             raise OSError(errno.EEXIST, f"cannot create duplicate filename '{child.name}'")
         self.children[child.name] = child
         child.parent = self
-        child._joined(self.tree)
+        child._notify_added(self.tree)
         return child
 
     def check(self) -> None:
-        """Raises OSError for names in it that are none, or come twice."""
+        """Raise OSError if a name below this object is invalid (EINVAL) or not unique (EEXIST)."""
         names = [attribute.name for attribute in self.attributes]
         for name in (self.name, *names):
             if not is_file_name(name):
-                raise OSError(errno.EINVAL, f"not a file name: {name!r}")
+                raise OSError(errno.EINVAL, f"invalid file name {name!r}")
         if len({*names, *self.children}) < len(names) + len(self.children):
-            raise OSError(errno.EEXIST, f"a filename comes twice in '{self.name}'")
+            raise OSError(errno.EEXIST, f"duplicate file name in '{self.name}'")
         for child in self.children.values():
             child.check()
 
-    def _joined(self, tree: KobjectTree | None) -> None:
+    def _notify_added(self, tree: KobjectTree | None) -> None:
         self.tree = tree
         if tree is not None:
             for listener in tree.listeners:
                 listener.added(self)
         for child in self.children.values():
-            child._joined(tree)
+            child._notify_added(tree)
 
     def link(self, name: str, target: Kobject) -> None:
         """``sysfs_create_link``."""
@@ -95,13 +95,13 @@ class Kobject:
                 listener.links_changed(self)
 
     def unlink(self, name: str) -> None:
-        """``sysfs_remove_link``; nothing if there is none."""
+        """``sysfs_remove_link``. Does nothing if there is no such link."""
         if self.links.pop(name, None) is not None and self.tree is not None:
             for listener in self.tree.listeners:
                 listener.links_changed(self)
 
     def delete(self) -> None:
-        """``kobject_del``: gone with all below it; nothing if it is gone already."""
+        """``kobject_del``: remove the object and its children. Does nothing if it was removed before."""
         if self.parent is None:
             return
         for child in list(self.children.values()):
@@ -114,16 +114,16 @@ class Kobject:
 
 
 class KobjectListener:
-    """Who wants to know of changes in the tree."""
+    """Callbacks for changes in the tree."""
 
     def added(self, kobject: Kobject) -> None:
-        """``kobject`` is there now."""
+        """Called after ``kobject`` was added."""
 
     def removed(self, kobject: Kobject) -> None:
-        """``kobject`` is gone; its parent is still set."""
+        """Called after ``kobject`` was removed; its parent is still set."""
 
     def links_changed(self, kobject: Kobject) -> None:
-        """A link in ``kobject`` came or went."""
+        """Called after a link in ``kobject`` was added or removed."""
 
 
 class KobjectTree(Kobject):
@@ -135,7 +135,7 @@ class KobjectTree(Kobject):
         self.listeners: list[KobjectListener] = []
 
     def at(self, path: Sequence[str]) -> Kobject:
-        """The object at a path from the root, made (empty) where it is missing."""
+        """Return the object at a path from the root. Missing objects are created without attributes."""
         here: Kobject = self
         for name in path:
             here = here.children.get(name) or here.add(Kobject(name))
@@ -143,7 +143,7 @@ class KobjectTree(Kobject):
 
 
 def kstrtobool(data: bytes) -> bool:
-    """``kstrtobool``, lib/kstrtox.c. Raises OSError(EINVAL)."""
+    """Parse a boolean: ``kstrtobool``, lib/kstrtox.c. Raises OSError(EINVAL)."""
     text = data.split(b"\0")[0].decode("latin-1")
     if text[:1] and text[0] in "yY1tT":
         return True

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files of /proc whose contents guest code makes. fs/proc/generic.c, fs/seq_file.c.
+"""Files of /proc that guest code registers and fills. fs/proc/generic.c, fs/proc/inode.c, fs/seq_file.c.
 
-A read runs the file's own open, read and release functions in the guest, with a ``struct file`` and a
-kernel buffer, until they say that there is no more.
+A read runs the file's open, read and release functions in the guest, with a ``struct file`` and a
+buffer, until the read function reports the end of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.sched.core import Scheduler
-from klpfs.machine.kernel.sched.wait import Users
+from klpfs.machine.kernel.sched.wait import ActiveReferences
 from klpfs.machine.kernel.service import U32, U64, Ptr, service
 from klpfs.machine.kernel.usermem import UserMemory
 from klpfs.machine.limits import check_room
@@ -45,19 +45,19 @@ class ProcEntry:
     data: int = 0
     size: int = 0
     target: str = ""
-    """Where a symbolic link points."""
+    """Target of a symbolic link."""
     children: dict[str, ProcEntry] = field(default_factory=dict)
-    users: Users = field(default_factory=Users)
-    """The tasks that are in its functions (``use_pde``)."""
+    in_use: ActiveReferences = field(default_factory=ActiveReferences)
+    """References of the tasks that run its functions (``use_pde``)."""
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Names from the root of /proc down."""
+        """Names from the root of /proc down to this entry."""
         return (*self.parent.path, self.name) if self.parent else ()
 
 
 class Proc:
-    """The files that the kernel and its modules have registered."""
+    """The entries of /proc that the kernel and its modules have registered."""
 
     def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, user: UserMemory) -> None:
         self._computer = computer
@@ -68,13 +68,15 @@ class Proc:
         self.root = ProcEntry("", 0o40555, 0)
         self._entries: dict[int, ProcEntry] = {}
         self.warn: Callable[[str], None] = lambda message: None
-        """``WARN`` of an entry that cannot be; set when the kernel is put together."""
+        """``WARN`` about an invalid entry; set by `Kernel`."""
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
-        """Called with an entry and True when it came, False when it went."""
+        """Called with an entry, and True after it was added or False after it was removed."""
 
     # -- registering ------------------------------------------------------------------------------
 
     def _create(self, name_at: int, mode: int, parent: int, default: int) -> ProcEntry | None:
+        """``__proc_create``. ``default`` holds the permission bits for a ``mode`` without any. Returns
+        None, with a warning in the log, for an invalid name, and None if there is no memory."""
         path = self._space.read_string(name_at)
         *directories, name = path.split("/")
         here = self._directory(parent)
@@ -104,7 +106,7 @@ class Proc:
         return ProcEntry(name, mode if mode & 0o777 else mode | default, address, here)
 
     def _directory(self, address: int) -> ProcEntry:
-        """The entry that guest code means. Raises PageFault for one that is none."""
+        """Return the entry at ``address``; 0 means the root. Raises PageFault if there is no entry."""
         if not address:
             return self.root
         entry = self._entries.get(address)
@@ -116,7 +118,8 @@ class Proc:
         self.warn(message)
         return None
 
-    def _join(self, entry: ProcEntry) -> int:
+    def _register(self, entry: ProcEntry) -> int:
+        """``proc_register``. Returns the address of the entry."""
         assert entry.parent is not None
         entry.parent.children[entry.name] = entry
         self._entries[entry.address] = entry
@@ -132,7 +135,7 @@ class Proc:
         if entry is None:
             return 0
         entry.show, entry.data = show, data
-        return self._join(entry)
+        return self._register(entry)
 
     @service("proc_create_data")
     def proc_create_data(self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr, data: Ptr) -> int:
@@ -140,7 +143,7 @@ class Proc:
         if entry is None:
             return 0
         entry.proc_ops, entry.data = ops, data
-        return self._join(entry)
+        return self._register(entry)
 
     @service("proc_create")
     def proc_create(self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr) -> int:
@@ -154,7 +157,7 @@ class Proc:
         if entry is None:
             return 0
         entry.seq_ops, entry.state_size, entry.data = ops, state_size, data
-        return self._join(entry)
+        return self._register(entry)
 
     @service("proc_mkdir")
     def proc_mkdir(self, name: Ptr, parent: Ptr) -> int:
@@ -170,7 +173,7 @@ class Proc:
         if entry is None:
             return 0
         entry.data = data
-        return self._join(entry)
+        return self._register(entry)
 
     @service("proc_symlink")
     def proc_symlink(self, name: Ptr, parent: Ptr, target: Ptr) -> int:
@@ -178,7 +181,7 @@ class Proc:
         if entry is None:
             return 0
         entry.target = self._space.read_string(target, _PATH_MAX - 1)
-        return self._join(entry)
+        return self._register(entry)
 
     @service("proc_set_size")
     def proc_set_size(self, address: Ptr, size: U64) -> None:
@@ -201,7 +204,7 @@ class Proc:
         return 0
 
     async def _remove(self, entry: ProcEntry) -> None:
-        """Take an entry away; nobody is in its functions any longer (``proc_entry_rundown``)."""
+        """Remove an entry, then wait until no task runs its functions (``proc_entry_rundown``)."""
         for child in list(entry.children.values()):
             await self._remove(child)
         assert entry.parent is not None
@@ -209,12 +212,12 @@ class Proc:
         del self._entries[entry.address]
         for listener in self.on_change:
             listener(entry, False)
-        await entry.users.drain(self._sched.current)
+        await entry.in_use.drain(self._sched.current)
         self._slab.free(entry.address)
 
     @service("pde_data")
     def pde_data(self, inode: Ptr) -> int:
-        """The data that a file of /proc was created with."""
+        """Return the ``data`` argument that a file of /proc was created with."""
         return int(self._space.view("struct inode", inode).i_private)
 
     # -- reading and writing ----------------------------------------------------------------------
@@ -228,7 +231,7 @@ class Proc:
             self._slab.free(address)
 
     def _open_file(self, entry: ProcEntry, at: int) -> tuple[Struct, Struct]:
-        """A struct file and its inode in zeroed memory at ``at``."""
+        """Set up a struct file and its inode in the zeroed page at ``at``. Returns both."""
         space = self._space
         file = space.view("struct file", at)
         inode = space.view("struct inode", at + PAGE_SIZE // 2)
@@ -238,13 +241,14 @@ class Proc:
         return file, inode
 
     async def read(self, entry: ProcEntry) -> bytes:
-        """The whole content, as one reader with a buffer of a page would get it.
+        """Return the whole content, read with a buffer of one page.
 
-        Raises OSError with what the guest's functions returned.
+        Raises OSError with the errno that a function of the guest returned; EIO if the file has no read
+        function, ENODEV if it has been removed.
         """
         call, symbol = self._sched.current.call, self._computer.symbol
         with (
-            entry.users.inside(),
+            entry.in_use.hold(),
             self._scratch(PAGE_SIZE) as at,
             self._scratch(PAGE_SIZE) as buffer,
         ):
@@ -270,7 +274,7 @@ class Proc:
                     return await self._read_iter(read_iter, file, at, buffer)
                 if read:
                     return await self._read(read, file)
-                raise OSError(errno.EIO, "no way to read it")
+                raise OSError(errno.EIO, "no read function")
             finally:
                 if release:
                     await call(release, inode.address_, file.address_)
@@ -306,13 +310,14 @@ class Proc:
         return bytes(content)
 
     async def write(self, entry: ProcEntry, data: bytes) -> None:
-        """Hand ``data`` to the file's write function. Raises OSError (EIO: it has none)."""
+        """Call the file's write function with ``data``. Raises OSError with the errno that a function of
+        the guest returned; EIO if the file has no write function, ENODEV if it has been removed."""
         call = self._sched.current.call
         ops = self._space.view("struct proc_ops", entry.proc_ops) if entry.proc_ops else None
         if ops is None or not ops.proc_write:
-            raise OSError(errno.EIO, "no way to write it")
+            raise OSError(errno.EIO, "no write function")
         with (
-            entry.users.inside(),
+            entry.in_use.hold(),
             self._scratch(PAGE_SIZE) as at,
             self._user.buffer(len(data)) as buffer,
         ):
@@ -329,10 +334,10 @@ class Proc:
 
 
 def check(result: int) -> int:
-    """What a kernel function returned, or OSError if that is ``-errno``."""
+    """Return ``result``, the return value of a kernel function. Raises OSError if it is ``-errno``."""
     low = result & 0xFFFFFFFF
     if result >= (1 << 64) - _MAX_ERRNO:
-        raise OSError((1 << 64) - result, "from the guest")
+        raise OSError((1 << 64) - result, "a guest function failed")
     if (1 << 32) - _MAX_ERRNO <= result < 1 << 32:
-        raise OSError((1 << 32) - low, "from the guest")
+        raise OSError((1 << 32) - low, "a guest function failed")
     return result

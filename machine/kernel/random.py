@@ -18,12 +18,12 @@ _PTR_KEY_BYTES = 16
 
 
 class RandomNumbers:
-    """The machine's source of random numbers; it also keys the hash that ``%p`` prints."""
+    """The machine's source of random numbers. It also sets the key of the hash that ``%p`` prints."""
 
     def __init__(self, computer: Computer, clock: Clock) -> None:
         self._memory = computer.memory
         self.bytes = Random(0).randbytes if clock.virtual else os.urandom
-        """So many random bytes."""
+        """Function that returns the given number of random bytes."""
         key = computer.symbols.lookup("ptr_key")
         if key is not None:
             self._memory.write(key, self.bytes(_PTR_KEY_BYTES))
@@ -31,7 +31,7 @@ class RandomNumbers:
     @service("get_random_bytes")
     def get_random_bytes(self, buffer: Ptr, size: U64) -> None:
         while size:
-            piece = min(size, PAGE_SIZE)  # a wild size ends where the memory does
+            piece = min(size, PAGE_SIZE)  # a size that is too large faults where the memory ends
             self._memory.write(buffer, self.bytes(piece))
             buffer, size = buffer + piece, size - piece
 

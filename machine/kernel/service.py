@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Python functions that stand in for functions of the kernel.
+"""Python functions that replace functions of the kernel.
 
-A method marked with `service` is put behind a trap at the entry of the kernel function of that name.
-Its annotations tell how the argument registers are to be read; what it returns goes to RAX, and an
-OSError becomes ``-errno``. A plain method is served inside the trap and cannot wait; an ``async`` one
-runs on the guest task that called, which waits as long as the method does.
+A method marked with `service` is called by a trap at the entry of the kernel function of that name. Its
+annotations tell how to read the argument registers. Its return value goes to RAX, and an OSError becomes
+``-errno``. A plain method runs inside the trap and cannot wait. An ``async`` method runs on the guest task
+that called the function, and that task waits until the method returns.
 """
 
 from __future__ import annotations
@@ -26,22 +26,26 @@ U32 = Annotated[int, "<I"]
 S64 = Annotated[int, "<q"]
 U64 = Annotated[int, "<Q"]
 Ptr = U64
-"""An address in the guest."""
+"""A guest address."""
 Bool = Annotated[int, "<B"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ATTRIBUTE, _PROLOGUE = "_kernel_functions", "_prologue"
 _PROLOGUE_OFFSET = 16
-"""Where it begins in a page of its own, behind the trap."""
+"""Offset of a prologue in its page, behind the trap."""
 
 
 Prologue = Callable[[Computer, int, int], bytes]
-"""Makes guest code for an address that calls the trap at another."""
+"""Function of a computer, an address for the code, and the address of a trap. Returns guest code that calls
+the trap."""
 
 
 def service(*names: str, prologue: Prologue | None = None) -> Callable[[_F], _F]:
-    """Mark a method as standing in for the kernel functions ``names``. With a ``prologue``, these run that,
-    and the method gets the arguments that it calls the trap with."""
+    """Mark a method as the replacement of the kernel functions ``names``.
+
+    With a ``prologue``, the kernel functions run that guest code first. The method gets the arguments that
+    the prologue passes to the trap.
+    """
 
     def mark(method: _F) -> _F:
         setattr(method, _ATTRIBUTE, names)
@@ -55,20 +59,22 @@ AsyncService = Callable[[], Awaitable[int | None]]
 
 
 class Services:
-    """All services of one machine, by the address of their trap."""
+    """The services of one machine."""
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
         self._sites = frozenset(computer.image.ftrace_sites)
         self.bound: set[str] = set()
-        """Names of the kernel functions that Python stands in for."""
-        self.waiting: dict[int, AsyncService] = {}
-        """The ``async`` ones, by address: read their arguments and start them."""
+        """Names of the kernel functions that Python replaces."""
+        self.async_services: dict[int, AsyncService] = {}
+        """The ``async`` services by the address of their trap. Each reads its arguments when it is called,
+        and returns an awaitable for the result."""
 
     def offer(self, provider: object) -> None:
-        """Bind every service that ``provider`` has and the kernel image has a place for.
+        """Bind each service of ``provider`` whose kernel function is in the image.
 
-        What begins with one of ``provider.native``, if it has that, is left to the kernel.
+        Names that begin with an element of ``provider.native``, if it has that attribute, are not bound:
+        the kernel's own function runs.
         """
         native: tuple[str, ...] = getattr(provider, "native", ())
         for name, method in _marked(provider):
@@ -77,25 +83,26 @@ class Services:
                 self._bind(name, address, method)
 
     def _function(self, name: str) -> int | None:
-        """The function that other files know by this name: a static one may have it too."""
+        """Return the address of the kernel function ``name``. An exported function comes first: a static
+        function may have the same name."""
         export = self._computer.image.exports.get(name)
         return export.addr if export is not None else self._computer.symbols.lookup(name)
 
     def _bind(self, name: str, function: int, method: Callable[..., Any]) -> None:
         computer = self._computer
         address = function
-        if function in self._sites:  # behind it, so that the function can be traced as ever
+        if function in self._sites:  # keep the ftrace site, so that the function can be traced
             address += len(TRAP)
         prologue: Prologue | None = getattr(method, _PROLOGUE)
         if prologue is not None:
-            address = self._go_through(name, address, prologue)
+            address = self._add_prologue(name, address, prologue)
         read_arguments = _argument_reader(computer, method)
         if inspect.iscoroutinefunction(method):
 
             def start() -> Awaitable[int | None]:
-                return _waiting(method, read_arguments())
+                return _run_async(method, read_arguments())
 
-            self.waiting[address] = start
+            self.async_services[address] = start
             computer.cpu.set_trap(address, lambda: False)
         else:
 
@@ -113,8 +120,8 @@ class Services:
         computer.cpu.code_changed(address, len(TRAP))
         self.bound.add(name)
 
-    def _go_through(self, name: str, function: int, prologue: Prologue) -> int:
-        """Put a jump to the prologue at ``function``. Returns the address of the trap that it calls."""
+    def _add_prologue(self, name: str, function: int, prologue: Prologue) -> int:
+        """Write a jump to the prologue to ``function``. Returns the address of the trap that it calls."""
         computer = self._computer
         trap = computer.map_pages(computer.modules_area, PAGE_SIZE, writable=False, executable=True)
         at = trap + _PROLOGUE_OFFSET
@@ -126,7 +133,9 @@ class Services:
         return trap
 
 
-async def _waiting(method: Callable[..., Awaitable[Any]], arguments: tuple[int, ...]) -> int | None:
+async def _run_async(
+    method: Callable[..., Awaitable[Any]], arguments: tuple[int, ...]
+) -> int | None:
     try:
         result: int | None = await method(*arguments)
     except OSError as error:
@@ -143,8 +152,8 @@ def _marked(provider: object) -> Iterator[tuple[str, Callable[..., Any]]]:
 def _argument_reader(
     computer: Computer, method: Callable[..., Any]
 ) -> Callable[[], tuple[int, ...]]:
-    """Read the arguments of a C function with the parameters that ``method`` is annotated with: the
-    upper half of a register that holds an ``int`` is undefined."""
+    """Return a function that reads the arguments of a C function with the parameter types that ``method``
+    is annotated with. It ignores the upper half of registers with 32-bit arguments, which is undefined."""
     hints = typing.get_type_hints(method, include_extras=True)
     formats = [hints[name].__metadata__[0] for name in inspect.signature(method).parameters]
     registers = struct.Struct("<6Q")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The programs that make system calls are not in this machine, but what they hand in and get back is: in the
-lower half of the address space, where the kernel looks for it. arch/x86/include/asm/uaccess.h.
+"""User memory, arch/x86/include/asm/uaccess.h.
+
+The programs that make system calls run on the host. Their buffers are copied to the lower half of the
+guest's address space, where the kernel expects user memory.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.sched.core import Scheduler
 
 USER_START, USER_END = 0x7F0000000000, 0x7FFFFFFFF000
-"""Where a program has its stack and its libraries."""
+"""Range of user addresses for buffers."""
 _ARGUMENTS = ("di", "si", "dx", "r10", "r8", "r9")
 
 
 class UserMemory:
-    """Buffers of programs, and calls from there."""
+    """Buffers in user memory, and system calls."""
 
     def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
         self._computer = computer
@@ -29,7 +31,7 @@ class UserMemory:
 
     @contextmanager
     def buffer(self, size: int) -> Iterator[int]:
-        """The user address of ``size`` zeroed bytes, for the time of a call. Raises MemoryError."""
+        """Map ``size`` zeroed bytes for the time of a call. Yields their user address. Raises MemoryError."""
         address = self._computer.map_pages(self._area, max(size, 1))
         try:
             yield address
@@ -37,8 +39,8 @@ class UserMemory:
             self._computer.unmap_pages(self._area, address, max(size, 1))
 
     async def syscall(self, name: str, *arguments: int) -> int:
-        """What ``__x64_sys_<name>`` returns to the current task. Raises OSError with its errno;
-        LookupError if the kernel has no such call."""
+        """Call ``__x64_sys_<name>`` on the current task. Returns its result. Raises OSError with its
+        errno; LookupError if the kernel has no such system call."""
         function = self._computer.symbol(f"__x64_sys_{name}")
         space = self._computer.space
         size = space.types.sizeof("struct pt_regs")
@@ -50,5 +52,5 @@ class UserMemory:
         finally:
             self._slab.free(regs.address_)
         if result >> 63:
-            raise OSError((1 << 64) - result, f"{name} of the guest")
+            raise OSError((1 << 64) - result, f"{name}() failed in the guest")
         return result

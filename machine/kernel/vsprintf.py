@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Text that guest code formats: format strings and their va_list go through the guest's own vscnprintf."""
+"""Formatted text: format strings and their va_list are formatted by the guest's own vscnprintf()."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from klpfs.machine.instructions import call_to
 from klpfs.machine.kernel.sched.core import Task
 
 LOG_LINE_MAX = 1024 - 32
-"""The longest text of one printk, kernel/printk/printk.c."""
+"""Bytes of the longest text of one printk, kernel/printk/printk.c."""
 
 
 def text(data: bytes) -> str:
-    """Bytes of the guest as text; any byte survives the way there and back."""
+    """Decode bytes of the guest. Invalid UTF-8 becomes surrogates, so that encoding restores it."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def formatting(computer: Computer, at: int, trap: int) -> bytes:
-    """The prologue (`service.Prologue`) of ``f(a, b, c, fmt, va_list)``: the trap is called with ``a``,
-    ``b``, the address of the text, at most ``LOG_LINE_MAX - 1`` bytes, and its length."""
+    """Return the prologue (`service.Prologue`) of ``f(a, b, c, fmt, va_list)``. It calls the trap with
+    ``a``, ``b``, the address of the text (at most ``LOG_LINE_MAX - 1`` bytes) and its length."""
     before = bytes.fromhex(
         "55 4889e5"  # push %rbp; mov %rsp,%rbp
         "57 56"  # push %rdi; push %rsi
@@ -39,7 +39,8 @@ def formatting(computer: Computer, at: int, trap: int) -> bytes:
 async def vscnprintf(
     computer: Computer, task: Task, fmt: int, va_list: int, limit: int = LOG_LINE_MAX
 ) -> bytes:
-    """Format in the guest, in a buffer below the task's stack pointer; at most ``limit - 1`` bytes."""
+    """Run the guest's vscnprintf() on ``task``, with a buffer below its stack pointer. Returns the text, at
+    most ``limit - 1`` bytes."""
     computer.cpu["rsp"] -= limit  # `Task.call` restores it
     buffer = computer.cpu["rsp"]
     try:
@@ -52,10 +53,10 @@ async def vscnprintf(
 async def vscnprintf_here(
     computer: Computer, task: Task, fmt: int, fixed: int, limit: int = LOG_LINE_MAX
 ) -> bytes:
-    """Format what a variadic function was given that has just been entered and has ``fixed`` named
-    arguments, all of them integers, ``fmt`` among them; at most ``limit - 1`` bytes.
+    """Format the arguments of the variadic function that ``task`` has just entered. ``fixed`` is the number
+    of named arguments, which are integers, including ``fmt``. Returns the text, at most ``limit - 1`` bytes.
 
-    The registers and the va_list go to the stack, where the function's own prologue would put them.
+    The registers and the va_list are written to the stack, as the function's own prologue would do.
     """
     cpu = computer.cpu
     entered = cpu["rsp"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Caches of objects of one size: ``kmem_cache_create`` and its kin, mm/slab_common.c."""
+"""Caches of objects of one size: ``kmem_cache_create`` and related functions, mm/slab_common.c."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct
 
-_SEVENTH_ARGUMENT = 8  # from RSP, behind the return address
+_SEVENTH_ARGUMENT = 8  # offset from RSP, behind the return address
 
 
 class KmemCaches:
-    """Every cache is a struct kmem_cache with its name, size and constructor; the objects are kmalloc's."""
+    """The caches of one kernel. A cache is a struct kmem_cache with a name, a size and a constructor. Its
+    objects are allocated like those of kmalloc()."""
 
     def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
         self._computer = computer

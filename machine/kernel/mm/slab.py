@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Dynamic memory of the guest: kmalloc, caches, vmalloc, and who holds what.
+"""Dynamic memory of the guest: kmalloc, vmalloc, and a record of live objects. mm/slub.c, mm/vmalloc.c.
 
-Small objects come from slabs of one page cut into equal parts, in the direct map, as in mm/slub.c; what
-is larger than half a page gets pages of its own.
+Objects of up to half a page come from slabs, which are pages of the direct map cut into equal parts. Larger
+objects get whole pages.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from klpfs.machine.memory import PAGE_OFFSET, PAGE_SIZE, page_align
 
 GFP_ZERO = 0x100
 ZERO_SIZE_PTR = 16
-"""What kmalloc(0) returns, include/linux/slab.h."""
+"""Return value of kmalloc(0), include/linux/slab.h."""
 KMALLOC_MAX_SIZE = 4 << 20
+"""Largest size for kmalloc() in bytes, include/linux/slab.h."""
 _MAX_ORDER = 11
 _BYTES_PER_OBJECT = 512
-"""RAM for each object that there may be at a time: they are remembered outside of it, too."""
+"""Bytes of RAM per live object. This limits their number, because each also takes memory of the host."""
 _SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048)
 POISON_FREE = 0x6B
-"""What a byte is that nobody has; include/linux/poison.h."""
+"""Value of each byte of free memory, include/linux/poison.h."""
 
 
 class Allocation(NamedTuple):
-    """A live object: its size in bytes as asked for, the room it has, and who asked."""
+    """A live object: the requested size in bytes, the allocated bytes, and the function that asked for it."""
 
     size: int
     room: int
@@ -34,57 +35,57 @@ class Allocation(NamedTuple):
 
 
 class Reports(Protocol):
-    """Who is told of errors (`klpfs.machine.kernel.oops.slub_debug`)."""
+    """Error reports of the allocator (`klpfs.machine.kernel.oops.slub_debug`)."""
 
     def already_free(self, cache: str, address: int, room: int, /) -> None:
-        """A double free."""
+        """Report a double free."""
 
     def invalid_pointer(self, cache: str, address: int, /) -> None:
-        """Freed was an address in the middle of an object."""
+        """Report a kfree() of an address in the middle of an object."""
 
     def overwritten(self, cache: str, address: int, data: bytes, /) -> None:
-        """Free memory was written to."""
+        """Report a write to free memory, which now holds ``data``."""
 
     def not_allocated(self, address: int, /) -> None:
-        """Freed was what is nobody's."""
+        """Report a kfree() of an address that was never allocated."""
 
     def nonexistent_vm_area(self, address: int, /) -> None:
-        """The same by vfree."""
+        """Report a vfree() of an address that was never allocated."""
 
     def too_large(self) -> None:
-        """An allocation was larger than any may be."""
+        """Report a kmalloc() of more than KMALLOC_MAX_SIZE bytes."""
 
     def no_pages(self, size: int, /) -> None:
-        """There is no memory for kmalloc."""
+        """Report a kmalloc() that failed for lack of memory."""
 
     def no_vmalloc(self, size: int, /, *, exceeds: bool) -> None:
-        """Nor for vmalloc; ``exceeds``: nor would there ever be."""
+        """Report a vmalloc() that failed. ``exceeds``: ``size`` is more than all memory."""
 
 
 class Slab:
-    """kmalloc and its kin. Addresses are of the direct map."""
+    """kmalloc(), vmalloc() and related functions. Addresses of kmalloc() are in the direct map."""
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
         self._memory = computer.memory
         self._partial: dict[int, dict[int, list[int]]] = {size: {} for size in _SIZES}
-        """The slabs with room in them, by the size of their objects and their address: what is free."""
+        """Free objects of each slab that has some, by object size and address of the slab."""
         self._live: dict[int, Allocation] = {}
         self._vmalloced: dict[int, Allocation] = {}
         self._slabs: dict[int, tuple[int, list[int]]] = {}
-        """Every slab by its address: the size of its objects, and those that are free."""
-        self._most = computer.memory.size // _BYTES_PER_OBJECT
+        """Object size and free objects of each slab, by its address."""
+        self._max_objects = computer.memory.size // _BYTES_PER_OBJECT
         self.reports: Reports | None = None
 
     # -- for services -----------------------------------------------------------------------------
 
     def alloc(self, size: int, owner: str) -> int:
-        """Zeroed memory of ``size`` bytes. ``owner`` says who holds it. Raises MemoryError."""
-        if size > KMALLOC_MAX_SIZE or len(self._live) >= self._most:
+        """Allocate ``size`` zeroed bytes. ``owner`` is recorded for leak checks. Raises MemoryError."""
+        if size > KMALLOC_MAX_SIZE or len(self._live) >= self._max_objects:
             raise MemoryError(f"kmalloc of {size:#x} bytes")
         room = next((room for room in _SIZES if size <= room), 0)
         if room:
-            address = self._from_slab(room)
+            address = self._alloc_from_slab(room)
             self._memory.write(address, bytes(room))
         else:
             room = page_align(size)
@@ -92,7 +93,8 @@ class Slab:
         self._live[address] = Allocation(size, room, owner)
         return address
 
-    def _from_slab(self, room: int) -> int:
+    def _alloc_from_slab(self, room: int) -> int:
+        """Take an object of ``room`` bytes from a slab, and report it if its poison was overwritten."""
         partial = self._partial[room]
         if not partial:
             page = PAGE_OFFSET + self._memory.alloc_pages(PAGE_SIZE)
@@ -109,36 +111,37 @@ class Slab:
             self.reports.overwritten(f"kmalloc-{room}", address, data)
         return address
 
-    def _to_slab(self, address: int, room: int) -> None:
+    def _free_to_slab(self, address: int, room: int) -> None:
+        """Put an object back into its slab. Free slabs are released, except the last one of a size."""
         page = address & -PAGE_SIZE
         partial, (_, free) = self._partial[room], self._slabs[page]
         free.append(address)
         partial[page] = free
-        if len(free) == PAGE_SIZE // room and len(partial) > 1:  # one is kept for the next
+        if len(free) == PAGE_SIZE // room and len(partial) > 1:
             del partial[page], self._slabs[page]
             self._memory.free_pages(page - PAGE_OFFSET, PAGE_SIZE)
 
     def free(self, address: int) -> bool:
-        """Give memory back. False: nothing is allocated there (a wild or double free)."""
+        """Free the object at ``address``. Returns False if there is none (a wild or double free)."""
         if address <= ZERO_SIZE_PTR:
             return True
         allocation = self._live.pop(address, None)
         if allocation is None:
             return False
         if allocation.room in self._partial:
-            # Poisoned, so that a use after free shows.
+            # The poison shows a use after free.
             self._memory.write(address, bytes([POISON_FREE]) * allocation.room)
-            self._to_slab(address, allocation.room)
+            self._free_to_slab(address, allocation.room)
         else:
             self._memory.free_pages(address - PAGE_OFFSET, allocation.room)
         return True
 
     def allocations(self) -> dict[int, Allocation]:
-        """Every live object by address: what a leak check looks at."""
+        """Return all live objects by address, for leak checks."""
         return self._live | self._vmalloced
 
     def vmalloc_bytes(self, size: int, owner: str) -> int:
-        """Zeroed pages of their own mapping, a guard page at each end. Raises MemoryError."""
+        """Map ``size`` zeroed bytes with a guard page at each end. Raises MemoryError."""
         address = self._computer.map_pages(self._computer.vmalloc_area, size)
         self._vmalloced[address] = Allocation(size, page_align(size), owner)
         return address
@@ -146,6 +149,7 @@ class Slab:
     # -- for the guest ----------------------------------------------------------------------------
 
     def _caller(self) -> str:
+        """Return the name of the function that has called the current service."""
         return self._name(self._computer.space.read_u64(self._computer.cpu["rsp"]))
 
     def _name(self, address: int) -> str:
@@ -181,7 +185,7 @@ class Slab:
 
     @service("kvmalloc_node")
     def kvmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
-        """What is too large for kmalloc has a mapping of its own."""
+        """Use vmalloc() for sizes that are too large for kmalloc()."""
         return self._kmalloc(size) if size <= KMALLOC_MAX_SIZE else self._vmalloc(size)
 
     @service("__kmalloc_node")
@@ -190,7 +194,7 @@ class Slab:
 
     @service("__kmalloc_node_track_caller")
     def kmalloc_node_track_caller(self, size: U64, _flags: U32, _node: U32, caller: Ptr) -> int:
-        """``caller`` is an address in the function that it is for: kstrdup's caller, for one."""
+        """``caller`` is an address in the function that gets the memory, such as the caller of kstrdup()."""
         return self._kmalloc(size, self._name(caller))
 
     @service("kmalloc_large")
@@ -225,9 +229,11 @@ class Slab:
             self._bad_free(address, self.reports)
 
     def _bad_free(self, address: int, reports: Reports) -> None:
+        """Report the kfree() of an address where no object is allocated. Raises PageFault if it is not
+        mapped."""
         room, _ = self._slabs.get(address & -PAGE_SIZE, (0, []))
         if not room:
-            self._memory.translate(address)  # the page's struct page, which the kernel looks at
+            self._memory.translate(address)  # the kernel reads the struct page, and would fault
             reports.not_allocated(address)
         elif address % PAGE_SIZE % room or address % PAGE_SIZE + room > PAGE_SIZE:
             reports.invalid_pointer(f"kmalloc-{room}", address)
@@ -261,7 +267,7 @@ class Slab:
 
     @service("__alloc_percpu", "__alloc_percpu_gfp")
     def alloc_percpu(self, size: U64, _align: U64) -> int:
-        """The address as it is linked, from which the CPU's own is as far as the GS base says."""
+        """Return the per-CPU address; the CPU's copy is at the GS base plus this address."""
         try:
             return self.alloc(size, self._caller()) - self._computer.per_cpu_offset
         except MemoryError:

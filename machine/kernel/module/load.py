@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Putting a module's file into memory: checks, layout, symbols, relocations, protection.
+"""Loading of a module file: checks, layout, symbols, relocations, memory protection.
 kernel/module/main.c, kernel/module/strict_rwx.c.
 
-What a booted kernel rewrites in a module's text for its processor (``.altinstructions``,
-``.parainstructions``, ``.smp_locks``, ``.retpoline_sites``, ``.return_sites``, ``.call_sites``,
-``.ibt_endbr_seal``, ``.static_call_sites``) is left as the compiler made it, which every processor can
-run: so is the text of the image itself, and so are its static calls.
+A booted kernel rewrites parts of a module's text for its CPU (``.altinstructions``, ``.parainstructions``,
+``.smp_locks``, ``.retpoline_sites``, ``.return_sites``, ``.call_sites``, ``.ibt_endbr_seal``,
+``.static_call_sites``). This loader leaves them as the compiler made them, which every CPU can run. The
+text of an unbooted image is in the same state.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from klpfs.machine.kernel.printk.printk import (
     LOGLEVEL_WARNING,
     Printk,
 )
-from klpfs.machine.kernel.sched.wait import Once, Users
+from klpfs.machine.kernel.sched.wait import ActiveReferences, Completion
 from klpfs.machine.structs import Space, Struct
 from klpfs.machine.symbols import Region
 
 MODULE_REF_BASE = 1
-UNREAD = {
+IGNORED_SECTIONS = {
     "__tracepoints", "__tracepoints_ptrs", "__bpf_raw_tp_map", "_ftrace_events", "_ftrace_eval_map",
     "__trace_printk_fmt", "__dyndbg", ".BTF", "___srcu_struct_ptrs", "_error_injection_whitelist",
     ".kunit_test_suites",
 }  # fmt: skip
-"""Tables for subsystems that do not run here: nobody reads them."""
+"""Sections for subsystems that do not run here. The loader ignores them."""
 
 _GPL_COMPATIBLE = {
     "GPL", "GPL v2", "GPL and additional rights",
@@ -69,8 +69,8 @@ _BUG_ENTRY, _JUMP_ENTRY = 12, 16
 
 @dataclass(eq=False)
 class LoadedModule:
-    """A module on its way in, in place, or on its way out. What the guest can see of it is
-    ``struct``, the struct module in its own memory."""
+    """A module that is being loaded, is live, or is being unloaded. ``struct`` is the struct module in its
+    memory, which guest code reads."""
 
     elf: ModuleImage
     taints: int = 0
@@ -80,12 +80,12 @@ class LoadedModule:
     core_base: int = 0
     init_base: int = 0
     percpu: tuple[int, int] = (0, 0)
-    """Where its per-CPU variables are linked, and their bytes."""
+    """Address of its per-CPU variables before the offset of the CPU is added, and their size in bytes."""
     addresses: dict[int, int] = field(default_factory=dict)
-    """Where each section is, by its index."""
+    """Address of each section, by section index."""
     versions: ModVersions = field(init=False)
     values: list[int] = field(default_factory=list)
-    """The final value of each symbol, by its index."""
+    """Final value of each symbol, by symbol index."""
     exports: dict[str, Export] = field(default_factory=dict)
     uses: list[LoadedModule] = field(default_factory=list)
     users: list[LoadedModule] = field(default_factory=list)
@@ -94,14 +94,14 @@ class LoadedModule:
     jump_table: tuple[int, int] = (0, 0)
     exception_table: tuple[int, int] = (0, 0)
     orc_tables: tuple[range, range] = (range(0), range(0))
-    finished: Once = field(default_factory=Once)
-    """It is live, or will never be."""
-    param_users: Users = field(default_factory=Users)
-    """The tasks that are in the functions of its parameters, by way of sysfs."""
+    finished: Completion = field(default_factory=Completion)
+    """Done when the module is live, or has been freed."""
+    params_in_use: ActiveReferences = field(default_factory=ActiveReferences)
+    """References of the tasks that read or write its parameters in sysfs."""
 
     @property
     def name(self) -> str:
-        """Its name, with underscores."""
+        """The module name, with underscores."""
         return self.elf.name
 
     @property
@@ -111,26 +111,26 @@ class LoadedModule:
 
     @property
     def is_gpl(self) -> bool:
-        """Whether its licence lets it use GPL-only symbols."""
+        """``license_is_gpl_compatible``: True if the module may use GPL-only symbols."""
         return (self.elf.modinfo.get("license") or "unspecified") in _GPL_COMPATIBLE
 
     def modinfo(self, tag: str) -> str | None:
-        """The first value of a tag of its .modinfo."""
+        """Return the first value of a tag in .modinfo, or None."""
         return self.elf.modinfo.get(tag)
 
     @property
     def core_size(self) -> int:
-        """Bytes that stay."""
+        """Size in bytes of the part that stays after init."""
         return self.plan.core.size
 
     @property
     def init_size(self) -> int:
-        """Bytes that go when init is done."""
+        """Size in bytes of the part that is freed after init."""
         return self.plan.init.size
 
     @property
     def regions(self) -> list[Region]:
-        """The memory it has now."""
+        """The memory regions that it occupies now."""
         regions = [Region(self.core_base, self.core_size, self.plan.core.text_size)]
         if self.init_base:
             regions.append(Region(self.init_base, self.init_size, self.plan.init.text_size))
@@ -148,17 +148,17 @@ class LoadedModule:
 
     @property
     def symbols(self) -> list[Symbol]:
-        """Its symbol table, while init runs."""
+        """Its symbol table while init runs."""
         return self._symbols(iter(range(len(self.elf.symbols))))
 
     @property
     def core_symbols(self) -> list[Symbol]:
-        """Its symbol table without what belongs to init."""
+        """Its symbol table without the symbols of the init part."""
         return self._symbols(i for i in range(len(self.elf.symbols)) if self.elf.is_core(i))
 
     @property
     def section_addresses(self) -> list[tuple[str, int]]:
-        """Name and address of every section that is in memory and not empty."""
+        """Name and address of each section that is in memory and not empty."""
         return [
             (section.name, self.addresses[section.index])
             for section in self.elf.sections
@@ -166,7 +166,7 @@ class LoadedModule:
         ]
 
     def params(self, space: Space) -> list[Struct]:
-        """Its ``struct kernel_param``s."""
+        """Return a view of each of its ``struct kernel_param``."""
         section = self.elf.find("__param")
         if section is None or section.index not in self.addresses or section.size > limits.TABLE:
             return []
@@ -177,39 +177,41 @@ class LoadedModule:
         ]
 
 
-class Loaded(Protocol):
-    """What is there already: the kernel, and modules."""
+class ExportTable(Protocol):
+    """The symbols that the kernel and its modules export."""
 
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
-        """The export of that name for ``user``. Raises OSError(EBUSY) if its module is not ready."""
+        """Return the export ``name`` for the module ``user``, or None. Raises OSError(EBUSY) if the module
+        that exports it is not live yet."""
 
-    def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
-        """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
+    def owner_of(self, export: str, *, exclude: LoadedModule) -> str | None:
+        """Return the name of the module other than ``exclude`` that exports a symbol, ``kernel``, or
+        None."""
 
 
 class Loader:
-    """Reads, places and frees modules."""
+    """Loads the files of modules into guest memory, and frees that memory."""
 
     def __init__(
         self,
         computer: Computer,
         printk: Printk,
         tainted: Tainted,
-        loaded: Loaded,
+        exports: ExportTable,
         relocate_klp: Callable[[LoadedModule], None],
         abi: Abi,
     ) -> None:
         self._computer = computer
         self._printk = printk
         self._tainted = tainted
-        self._loaded = loaded
+        self._exports = exports
         self._relocate_klp = relocate_klp
         self._abi = abi
         self._percpu = ModulePerCpu(computer)
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
-        """What is wrong with the file goes into the log, its errno to the caller."""
+        """Log the message of an ElfError, and raise OSError with its errno instead."""
         try:
             yield
         except ElfError as error:
@@ -220,8 +222,8 @@ class Loader:
     # -- the file ---------------------------------------------------------------------------------
 
     def read(self, data: bytes, flags: int) -> LoadedModule:
-        """Check a file: its form, its vermagic, what it says of itself. Raises OSError, after a line
-        in the log."""
+        """``elf_validity_check``, ``check_modinfo``: check the ELF format, vermagic and modinfo of a file.
+        Raises OSError after logging the reason."""
         with self._logged():
             module = LoadedModule(ModuleImage.parse(data, smp=self._percpu.smp))
         self._check_versions(module, flags)
@@ -251,11 +253,11 @@ class Loader:
         return module
 
     def _taint(
-        self, module: LoadedModule, flag: Taint, sentence: str, level: int = LOGLEVEL_WARNING
+        self, module: LoadedModule, flag: Taint, message: str, level: int = LOGLEVEL_WARNING
     ) -> None:
-        """``add_taint_module``; the sentence comes only with the first of its kind."""
+        """``add_taint_module``. The message is logged only if the kernel does not have this taint yet."""
         if not self._tainted.mask >> flag & 1:
-            self._printk(level, sentence)
+            self._printk(level, message)
         self._tainted.add(flag, lockdep_ok=flag not in _MAKES_LOCKDEP_UNRELIABLE)
         module.taints |= 1 << flag
 
@@ -270,22 +272,24 @@ class Loader:
             raise OSError(errno.ENOEXEC, "no livepatch support")
         module.taints |= 1 << Taint.LIVEPATCH
         self._tainted.add(Taint.LIVEPATCH)
-        sentence = f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
-        self._printk.once("check_modinfo_livepatch", LOGLEVEL_NOTICE, sentence)
+        message = f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
+        self._printk.once("check_modinfo_livepatch", LOGLEVEL_NOTICE, message)
 
     def _check_versions(self, module: LoadedModule, flags: int) -> None:
-        """``check_modstruct_version``: does it know the structs of this kernel?"""
+        """``check_modstruct_version``: check that the module was built with the structs of this kernel.
+        Raises OSError(ENOEXEC)."""
         module.versions = ModVersions(
             module.elf,
             ignore=bool(flags & _IGNORE_MODVERSIONS),
-            say=lambda line: self._printk(LOGLEVEL_WARNING, line),
+            warn=lambda line: self._printk(LOGLEVEL_WARNING, line),
             force=lambda line: self._taint(module, Taint.FORCED_MODULE, line),
         )
         export = self._computer.image.exports.get("module_layout")
-        if export is not None and not module.versions.agree("module_layout", export):
+        if export is not None and not module.versions.check_version("module_layout", export):
             raise OSError(errno.ENOEXEC, "module_layout")
 
     def _check_vermagic(self, module: LoadedModule, flags: int) -> None:
+        """``check_modinfo``: compare the vermagic with that of the kernel. Raises OSError(ENOEXEC)."""
         wanted = self._computer.image.vermagic
         magic = None if flags & _IGNORE_VERMAGIC else module.modinfo("vermagic")
         if magic is None:
@@ -298,23 +302,25 @@ class Loader:
             )
             raise OSError(errno.ENOEXEC, "version magic")
 
-    # -- its place --------------------------------------------------------------------------------
+    # -- memory -----------------------------------------------------------------------------------
 
     def place(self, module: LoadedModule) -> None:
-        """Lay it out in guest memory, resolve and relocate. Raises OSError, after a line in the log."""
+        """``layout_and_allocate`` to ``post_relocation``: copy the module into guest memory, resolve its
+        symbols, and relocate it. Raises OSError after logging the reason."""
         self._check_signature(module)
         with self._logged():
             module.plan = layout(module.elf)
-            self._copy(module)
+            self._move_module(module)
             self._adopt_struct(module)
             module.percpu = self._percpu.alloc(module.elf)
-            self._resolve(module)
-            self._relocate(module)
-            self._read_tables(module)
+            self._simplify_symbols(module)
+            self._apply_relocations(module)
+            self._find_module_sections(module)
             self._protect(module)
 
     def _check_signature(self, module: LoadedModule) -> None:
-        """Of a kernel that knows signatures. There are no keys here to check one with."""
+        """``module_sig_check``. No signature can be verified, because there are no keys here: each module
+        taints a kernel that supports signatures."""
         if "sig_ok" in self._computer.space.types["struct module"].fields:
             self._taint(
                 module,
@@ -324,7 +330,8 @@ class Loader:
                 LOGLEVEL_NOTICE,
             )
 
-    def _copy(self, module: LoadedModule) -> None:
+    def _move_module(self, module: LoadedModule) -> None:
+        """``move_module``: allocate memory and copy the sections. Raises OSError(ENOMEM)."""
         computer, plan = self._computer, module.plan
         size = plan.core.size + plan.init.size
         try:
@@ -346,6 +353,7 @@ class Loader:
                 computer.memory.write(address, bytes(section.data))
 
     def _adopt_struct(self, module: LoadedModule) -> None:
+        """Fill in the struct module in the module's ``.gnu.linkonce.this_module``."""
         space, elf = self._computer.space, module.elf
         if elf.sections[elf.this_module].size < space.types.sizeof("struct module"):
             raise ElfError(
@@ -370,18 +378,19 @@ class Loader:
         for member in ("source_list", "target_list", "list"):
             space.init_list_head(view.member_address_(member))
 
-    def _resolve(self, module: LoadedModule) -> None:
-        """``simplify_symbols``: every unknown symbol is named before the module is refused."""
+    def _simplify_symbols(self, module: LoadedModule) -> None:
+        """``simplify_symbols``: compute the value of each symbol. All unknown symbols are logged before
+        OSError is raised."""
         failed = 0
         for symbol in module.elf.symbols:
             value, problem = self._value_of(module, symbol)
             failed = failed or problem
             module.values.append(value & (1 << 64) - 1)
         if failed:
-            raise OSError(failed, "symbols")
+            raise OSError(failed, "unresolved symbols")
 
     def _value_of(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
-        """The value of a symbol, and an errno if it has none."""
+        """Return the value of a symbol, and an errno or 0."""
         name, shndx = module.name, symbol.shndx
         if shndx in (SHN_ABS, SHN_LIVEPATCH):
             return symbol.value, 0
@@ -389,7 +398,7 @@ class Loader:
             self._printk(LOGLEVEL_WARNING, f"{name}: please compile with -fno-common")
             return 0, errno.ENOEXEC
         if shndx == SHN_UNDEF:
-            return self._import(module, symbol) if symbol.name else (0, 0)
+            return self._resolve_symbol(module, symbol) if symbol.name else (0, 0)
         if shndx >= len(module.elf.sections):
             self._printk(
                 LOGLEVEL_ERR,
@@ -401,11 +410,12 @@ class Loader:
             return symbol.value + module.percpu[0], 0
         return symbol.value + module.addresses.get(shndx, 0), 0
 
-    def _import(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
+    def _resolve_symbol(self, module: LoadedModule, symbol: ElfSymbol) -> tuple[int, int]:
+        """``resolve_symbol_wait``: return the address of an undefined symbol, and an errno or 0."""
         problem = errno.ENOENT
         try:
-            export = self._loaded.resolve(module, symbol.name, gpl=module.is_gpl)
-            if export is not None and not module.versions.agree(symbol.name, export):
+            export = self._exports.resolve(module, symbol.name, gpl=module.is_gpl)
+            if export is not None and not module.versions.check_version(symbol.name, export):
                 raise OSError(errno.EINVAL, "another version of the symbol")
         except OSError as error:
             export, problem = None, error.errno or errno.EINVAL
@@ -418,7 +428,8 @@ class Loader:
         )
         return 0, problem
 
-    def _relocate(self, module: LoadedModule) -> None:
+    def _apply_relocations(self, module: LoadedModule) -> None:
+        """``apply_relocations``. Livepatch relocations against vmlinux are applied last."""
         memory = self._computer.memory
         for section in module.elf.relocation_sections():
             if section.flags & SHF_RELA_LIVEPATCH:
@@ -435,10 +446,10 @@ class Loader:
             )
         self._relocate_klp(module)
 
-    # -- what it brings ---------------------------------------------------------------------------
+    # -- sections ---------------------------------------------------------------------------------
 
     def _table(self, module: LoadedModule, name: str) -> tuple[int, int]:
-        """Start and end of a section in memory; both 0 if it has none."""
+        """Return start and end of a section in memory; both 0 if the module does not have it."""
         section = module.elf.find(name)
         if section is None or section.index not in module.addresses:
             return 0, 0
@@ -447,14 +458,15 @@ class Loader:
         start = module.addresses[section.index]
         return start, start + section.size
 
-    def _read_tables(self, module: LoadedModule) -> None:
+    def _find_module_sections(self, module: LoadedModule) -> None:
+        """``find_module_sections``: read the sections that are tables for the kernel."""
         memory, view = self._computer.memory, module.struct
         for table, gpl_only in (("__ksymtab", False), ("__ksymtab_gpl", True)):
             start, end = self._table(module, table)
             crcs, _ = self._table(module, table.replace("ksymtab", "kcrctab"))
             module.exports |= read_exports(memory.read, start, end, gpl_only, crcs)
         for name in module.exports:
-            self._refuse_duplicate(module, name)
+            self._verify_exported_symbol(module, name)
         start, end = self._table(module, "__mcount_loc")
         places = memory.read(start, (end - start) & -8) if start else b""
         sites = struct.unpack(f"<{len(places) // 8}Q", places)
@@ -484,9 +496,9 @@ class Loader:
             for region in module.regions
         )
 
-    def _refuse_duplicate(self, module: LoadedModule, name: str) -> None:
-        """``verify_exported_symbols``."""
-        owner = self._loaded.owner_of(name, but=module)
+    def _verify_exported_symbol(self, module: LoadedModule, name: str) -> None:
+        """``verify_exported_symbols``: raise ElfError if ``name`` is exported already."""
+        owner = self._exports.owner_of(name, exclude=module)
         if owner is not None:
             raise ElfError(
                 errno.ENOEXEC,
@@ -506,10 +518,11 @@ class Loader:
                 size = part.ro_size - part.text_size
                 memory.protect(base + part.text_size, size, writable=False, executable=False)
 
-    # -- its end ----------------------------------------------------------------------------------
+    # -- freeing ----------------------------------------------------------------------------------
 
     def free_init(self, module: LoadedModule) -> None:
-        """Init is done: its memory goes, and data that is read-only from now on becomes so."""
+        """``do_free_init``, ``module_enable_ro``: free the init part, and make data that is read-only
+        after init read-only."""
         core = module.plan.core
         if core.ro_after_init_size > core.ro_size:
             self._computer.memory.protect(
@@ -527,7 +540,7 @@ class Loader:
         module.struct.init_layout.size = 0
 
     def free(self, module: LoadedModule) -> None:
-        """Give its memory back."""
+        """``module_deallocate``: free the module's memory."""
         if hasattr(module, "plan"):
             self._free_part(module.core_base, module.core_size)
             self._free_part(module.init_base, module.init_size)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loadable modules: the list of them, references, loading and unloading. kernel/module/main.c.
+"""Loadable modules: the list of modules, references, loading and unloading. kernel/module/main.c.
 
-Putting a file into memory is `klpfs.machine.kernel.module.load`; the files under /sys/module are
-`klpfs.machine.kernel.module.sysfs`.
+`klpfs.machine.kernel.module.load` puts the file of a module into memory.
+`klpfs.machine.kernel.module.sysfs` creates the files under /sys/module.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Modules:
         self._modules: dict[str, LoadedModule] = {}
         self._list_head = computer.symbols.lookup("modules")
         self.kernel_exports: Mapping[str, Export] = {}
-        """What the kernel itself exports; set when it is put together."""
+        """Exports of the kernel itself; set by `Kernel`."""
         self.livepatch: Livepatch | LivepatchOff = LivepatchOff()
-        """Told of modules that come and go; set when the kernel is put together."""
+        """Called when modules are loaded and unloaded; set by `Kernel`."""
         if self._list_head:
             self._space.init_list_head(self._list_head)
         traps.modules_linked_in = self.linked_in
@@ -103,33 +103,34 @@ class Modules:
     def _find_klp_symbol(self, object_name: str | None, name: str, position: int) -> int:
         return self.livepatch.find_symbol(object_name, name, position)
 
-    # -- finding ----------------------------------------------------------------------------------
+    # -- lookup -----------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[LoadedModule]:
-        """The modules, the newest first."""
+        """Iterate over the modules, newest first."""
         return reversed(list(self._modules.values()))
 
     def names(self) -> list[str]:
-        """The names of the modules, the newest first."""
+        """Return the names of the modules, newest first."""
         return [module.name for module in self]
 
     def find(self, name: str) -> LoadedModule | None:
-        """``find_module_all``: in whatever state it is."""
+        """``find_module_all``: return the module ``name`` in any state, or None."""
         return self._modules.get(name)
 
     def struct_of(self, name: str) -> Struct | None:
-        """``find_module``: the struct module of one that is at least formed."""
+        """``find_module``: return the struct module of the module ``name``, or None."""
         module = self._modules.get(name)
         return module.struct if module else None
 
     def at(self, address: int) -> LoadedModule | None:
-        """The module whose struct module is at ``address``."""
+        """Return the module whose struct module is at ``address``, or None."""
         placed = (module for module in self._modules.values() if module.placed)
         return next((module for module in placed if module.struct.address_ == address), None)
 
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
-        """``resolve_symbol``: the export of that name; ``user`` then holds on to the module that has
-        it. None if there is none that it may use. Raises OSError(EBUSY) if that is not ready."""
+        """``resolve_symbol``: return the export ``name`` for the module ``user``, which gets a reference to
+        the module that exports it. Returns None if there is no export that ``user`` may use. Raises
+        OSError(EBUSY) if the module that exports it is not live yet."""
         export = self.kernel_exports.get(name)
         if export is not None:
             return export if gpl or not export.gpl_only else None
@@ -144,25 +145,26 @@ class Modules:
                     LOGLEVEL_WARNING,
                     f"{user.name}: gave up waiting for init of module {owner.name}.",
                 )
-                raise OSError(errno.EBUSY, "its module is not ready")
-            self._use(user, owner)
+                raise OSError(errno.EBUSY, f"module {owner.name} is not live")
+            self._ref_module(user, owner)
             return export
         return None
 
     def find_export(self, name: str) -> int | None:
-        """``find_symbol``: the address of what the kernel or a module exports."""
+        """``find_symbol``: return the address of an export of the kernel or a module, or None."""
         owners = (self.kernel_exports, *(module.exports for module in self._modules.values()))
         return next((exports[name].addr for exports in owners if name in exports), None)
 
-    def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
-        """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
+    def owner_of(self, export: str, *, exclude: LoadedModule) -> str | None:
+        """Return the name of the module other than ``exclude`` that exports a symbol, ``kernel``, or
+        None."""
         if export in self.kernel_exports:
             return "kernel"
-        others = (module for module in self._modules.values() if module is not but)
+        others = (module for module in self._modules.values() if module is not exclude)
         return next((module.name for module in others if export in module.exports), None)
 
-    def _use(self, user: LoadedModule, owner: LoadedModule) -> None:
-        """``ref_module``."""
+    def _ref_module(self, user: LoadedModule, owner: LoadedModule) -> None:
+        """``ref_module``: give ``user`` a reference to ``owner``, unless it has one."""
         if user not in owner.users:
             owner.users.append(user)
             user.uses.append(owner)
@@ -171,7 +173,7 @@ class Modules:
     # -- references -------------------------------------------------------------------------------
 
     def try_get(self, address: int) -> bool:
-        """``try_module_get``: false for a module that goes."""
+        """``try_module_get``: get a reference. Returns False if the module is being unloaded."""
         if not address:
             return True
         module = self._space.view("struct module", address)
@@ -181,7 +183,7 @@ class Modules:
         return True
 
     def put(self, address: int) -> None:
-        """``module_put``."""
+        """``module_put``: drop a reference."""
         if address:
             self._space.view("struct module", address).refcnt.counter -= 1
 
@@ -226,15 +228,16 @@ class Modules:
     # -- loading ----------------------------------------------------------------------------------
 
     async def init_module(self, data: bytes, arguments: str = "", flags: int = 0) -> None:
-        """``init_module(2)`` by the current task: load a file, run its init.
+        """``init_module(2)`` by the current task, ``load_module``: load a file, and run its init function.
 
-        ``arguments``: ``name=value`` ... as one line. Raises OSError as the system call would, after
-        a line in the log; TaskExit if the init oopsed, which leaves the module "coming".
+        ``arguments``: parameters as one line, ``name=value`` separated by blanks. Raises OSError with the
+        errno of the system call after logging the reason; TaskExit if the init function caused an oops,
+        which leaves the module in the state COMING.
         """
         if len(arguments) > limits.PARAMETERS:
             raise OSError(errno.E2BIG, "too many parameters")
         module = self._loader.read(data, flags)
-        await self._wait_for_place(module.name)
+        await self._wait_for_name(module.name)
         self._modules[module.name] = module
         try:
             self._loader.place(module)
@@ -242,20 +245,20 @@ class Modules:
                 self._space.list_add(module.struct.member_address_("list"), self._list_head)
             module.struct.refcnt.counter = MODULE_REF_BASE + 1
         except BaseException as error:
-            self._forget(module)
+            self._deallocate(module)
             if isinstance(error, Exception):
-                raise self._refusal(module.name, error) from None
+                raise self._load_error(module.name, error) from None
             raise
         try:
-            await self._come(module, arguments)
-            await self._run_init(module)
+            await self._prepare_coming_module(module, arguments)
+            await self._do_init_module(module)
         except Exception as error:
             await self._free_module(module)
-            raise self._refusal(module.name, error) from None
+            raise self._load_error(module.name, error) from None
 
-    def _refusal(self, name: str, error: Exception) -> OSError:
-        """What the system call returns. Where the kernel would trust the file, and fall over it, there is
-        a line in the log."""
+    def _load_error(self, name: str, error: Exception) -> OSError:
+        """Return the OSError for a failed load. Errors in the file that Linux does not check for, and would
+        crash on, are logged and become ENOEXEC."""
         if isinstance(error, OSError):
             return error
         if isinstance(error, MemoryError):
@@ -266,19 +269,21 @@ class Modules:
         self._printk(LOGLEVEL_ERR, f"{name}: module is malformed: {error}")
         return OSError(errno.ENOEXEC, str(error))
 
-    async def _wait_for_place(self, name: str) -> None:
-        """``add_unformed_module``: there is one of that name at most. If it is on its way in, how that
-        ends is waited for: for ever, if its init has died. Raises OSError: EEXIST, EBUSY, ERESTARTSYS."""
+    async def _wait_for_name(self, name: str) -> None:
+        """``add_unformed_module``: check that no other module has this name. If such a module is being
+        loaded, wait until that is finished, which never happens if its init function caused an oops.
+        Raises OSError: EEXIST, EBUSY, ERESTARTSYS."""
         old = self._modules.get(name)
         if old is None:
             return
         if old.struct.state in (State.COMING, State.UNFORMED):
             await old.finished.wait(self._sched.current, TaskState.INTERRUPTIBLE)
         live = name in self._modules and old.struct.state == State.LIVE
-        raise OSError(errno.EEXIST if live else errno.EBUSY, f"there is a {name}")
+        raise OSError(errno.EEXIST if live else errno.EBUSY, f"module {name} exists")
 
-    async def _come(self, module: LoadedModule, arguments: str) -> None:
-        """From ``complete_formation`` to the point where init may run."""
+    async def _prepare_coming_module(self, module: LoadedModule, arguments: str) -> None:
+        """``complete_formation``, ``prepare_coming_module``, ``parse_args``, ``mod_sysfs_setup``: all steps
+        between the loading of the file and the init function."""
         module.struct.state = State.COMING
         self._symbols.add_module(module.name, module.symbols, module.regions)
         self._ftrace.add_sites(module.ftrace_sites)
@@ -304,7 +309,7 @@ class Modules:
             raise
 
     async def _notify(self, module: LoadedModule, state: State) -> None:
-        """Call the module notifiers; while coming, one may refuse."""
+        """Call the module notifiers. Raises OSError if one refuses a module that is COMING."""
         symbol = self._symbols.lookup
         chain = symbol("blocking_notifier_call_chain")
         head = symbol("module_notify_list")
@@ -316,12 +321,12 @@ class Modules:
             result = await call(robust, head, State.COMING, State.GOING, struct)
             stop_mask = 0x8000
             if result & stop_mask:
-                raise OSError((result & ~stop_mask) - 1, "a notifier refuses the module")
+                raise OSError((result & ~stop_mask) - 1, "a module notifier refuses the module")
         else:
             await call(chain, head, state, struct)
 
-    async def _run_init(self, module: LoadedModule) -> None:
-        """``do_init_module``."""
+    async def _do_init_module(self, module: LoadedModule) -> None:
+        """``do_init_module``: run the init function. Raises OSError if it fails."""
         struct, result = module.struct, 0
         if struct.init:
             function = int(struct.init)
@@ -338,7 +343,7 @@ class Modules:
             self.put(struct.address_)
             await self._notify(module, State.GOING)
             await self.livepatch.module_going(struct)
-            raise OSError(-result, f"init of {module.name}")
+            raise OSError(-result, f"init function of {module.name} failed")
         if result > 0:
             self._printk(
                 LOGLEVEL_WARNING,
@@ -352,10 +357,10 @@ class Modules:
         self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         self._loader.free_init(module)
         self._symbols.add_module(module.name, module.core_symbols, module.regions)
-        module.finished.happen()
+        module.finished.complete_all()
 
     def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
-        """``do_one_initcall``"""
+        """Warn about an init function that leaks preemption or interrupts off (``do_one_initcall``)."""
         what = "preemption imbalance " if preemption else ""
         what += "disabled interrupts " if irqs_off else ""
         name = self._symbols.sprint_symbol(function)
@@ -366,8 +371,8 @@ class Modules:
     # -- unloading --------------------------------------------------------------------------------
 
     async def delete_module(self, name: str, *, force: bool = False) -> None:
-        """``delete_module(2)``. Raises OSError: ENOENT, EBUSY (loading, going, or it has no exit and
-        is not forced), EWOULDBLOCK (in use)."""
+        """``delete_module(2)``: unload a module. Raises OSError: ENOENT, EBUSY (it is not live, or has no
+        exit function and ``force`` is not set), EWOULDBLOCK (in use)."""
         module = self._modules.get(name)
         if module is None:
             raise OSError(errno.ENOENT, f"no module {name}")
@@ -377,7 +382,7 @@ class Modules:
             raise OSError(errno.EBUSY, f"{name} is not live")
         if module.struct.init and not module.struct.exit:
             if not force:
-                raise OSError(errno.EBUSY, f"{name} has no exit")
+                raise OSError(errno.EBUSY, f"{name} has no exit function")
             self._tainted.add(Taint.FORCED_RMMOD, lockdep_ok=False)
         if module.refcount:
             if not force:
@@ -392,19 +397,18 @@ class Modules:
         await self._free_module(module)
 
     async def _free_module(self, module: LoadedModule) -> None:
-        """``free_module``."""
+        """``free_module``: remove a module and free its memory."""
         await self._sysfs.remove(module, self._sched.current)
         try:
             await self._params.destroy(module.params(self._space))
         except (PageFault, limits.Endless) as error:
-            self._printk(
-                LOGLEVEL_ERR, f"{module.name}: its parameters are not what they were: {error}"
-            )
+            self._printk(LOGLEVEL_ERR, f"{module.name}: parameters cannot be freed: {error}")
         finally:
-            self._forget(module)
+            self._deallocate(module)
 
-    def _forget(self, module: LoadedModule) -> None:
-        """As if it had never been there."""
+    def _deallocate(self, module: LoadedModule) -> None:
+        """``module_unload_free``, ``module_deallocate``: remove all that loading has registered, drop the
+        references to other modules, and free the memory."""
         if self._modules.get(module.name) is module:
             del self._modules[module.name]
         if module.placed:
@@ -423,12 +427,12 @@ class Modules:
             owner.users.remove(module)
             owner.struct.refcnt.counter -= 1
         self._loader.free(module)
-        module.finished.happen()
+        module.finished.complete_all()
 
     # -- livepatch relocations --------------------------------------------------------------------
 
     def apply_klp_relocations(self, address: int, object_name: str) -> None:
-        """``klp_apply_section_relocs`` for all sections of one object. Raises OSError."""
+        """``klp_apply_section_relocs`` for the relocation sections of one object. Raises OSError."""
         module = self.at(address)
         if module is not None:
             self.klp_relocations.apply(module, object_name)
@@ -439,23 +443,23 @@ class Modules:
         if module is not None:
             self.klp_relocations.clear(module, object_name)
 
-    # -- what people see --------------------------------------------------------------------------
+    # -- output -----------------------------------------------------------------------------------
 
     @staticmethod
     def flags(module: LoadedModule) -> str:
-        """``module_flags``: taints and state in parentheses, or nothing."""
+        """``module_flags``: return taints and state in parentheses, or an empty string."""
         letters = module_taint_letters(int(module.struct.taints))
         marks: dict[int, str] = {State.GOING: "-", State.COMING: "+"}
         state = marks.get(int(module.struct.state), "")
         return f"({letters}{state})" if letters or state else ""
 
     def linked_in(self) -> str:
-        """``print_modules``."""
+        """``print_modules``: return the line that lists the modules in reports."""
         names = "".join(f" {module.name}{self.flags(module)}" for module in self if module.placed)
         return f"Modules linked in:{names}"
 
     def proc_modules(self) -> str:
-        """/proc/modules (``m_show``)."""
+        """Return the content of /proc/modules (``m_show``)."""
         lines = []
         for module in self:
             struct = module.struct

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Parameters of modules: text in, text out, by the guest's own ``param_ops``. kernel/params.c."""
+"""Module parameters, read and written with the guest's own ``kernel_param_ops``. kernel/params.c."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FL_NOARG = 1  # KERNEL_PARAM_OPS_FL_NOARG
 
 
 def next_argument(line: str) -> tuple[str, str | None, str]:
-    """``next_arg``, lib/cmdline.c: the first ``name=value`` of a line, the rest. Quotes keep blanks
-    together and go; the value is None without ``=``."""
+    """``next_arg``, lib/cmdline.c: return name and value of the first ``name=value``, and the rest of the
+    line. Quotes protect blanks and are removed. The value is None if there is no ``=``."""
     quoted, equals, i = False, -1, 0
     for i, c in enumerate(line):
         if c in " \t\n" and not quoted:
@@ -45,7 +45,8 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
 
 
 class InvalidValue(OSError):
-    """A parameter does not take this. ``value``: what is left of it; that of an array is cut in pieces."""
+    """A parameter rejects a value. ``value`` is the rest of it that was not parsed: the parser of arrays
+    overwrites the commas."""
 
     def __init__(self, number: int, value: str) -> None:
         super().__init__(number, "not a value of this parameter")
@@ -53,7 +54,7 @@ class InvalidValue(OSError):
 
 
 class Params:
-    """Sets and gets the ``kernel_param``s of modules."""
+    """Sets and gets the parameters (``struct kernel_param``) of modules."""
 
     def __init__(
         self,
@@ -70,9 +71,9 @@ class Params:
         self._dyndbg = dyndbg
 
     async def parse(self, module: str, line: str, params: Iterable[Struct]) -> None:
-        """``parse_args``: set the parameters that the command line of a module names.
+        """``parse_args``: set the parameters that are named in ``line``.
 
-        An unknown one is warned of; an invalid value raises OSError, after a line in the log.
+        Unknown parameters are logged and ignored. Raises InvalidValue after logging an invalid value.
         """
         by_name = {_canonical(param.name.string()): param for param in params}
         line = line.strip()
@@ -83,7 +84,7 @@ class Params:
                 break
             param = by_name.get(_canonical(name))
             if param is None:
-                self._unknown(module, name, value)
+                self._unknown_param(module, name, value)
                 continue
             try:
                 await self.set(param, value)
@@ -94,19 +95,20 @@ class Params:
                 )
                 raise
 
-    def _unknown(self, module: str, name: str, value: str | None) -> None:
-        """``unknown_module_param_cb``: two names mean something to the kernel, in every module."""
+    def _unknown_param(self, module: str, name: str, value: str | None) -> None:
+        """``unknown_module_param_cb``: handle ``async_probe`` and ``dyndbg``; warn about other names."""
         if name == "async_probe":
             return
         of_module, dot, rest = name.partition(".")
         if (rest if dot else name) == "dyndbg":
-            with suppress(OSError):  # a query that fails does not keep the module out
+            with suppress(OSError):  # the module is loaded even if the query fails
                 self._dyndbg.execute("+p" if value is None else value, of_module if dot else module)
             return
         self._printk(LOGLEVEL_WARNING, f"{module}: unknown parameter '{name}' ignored")
 
     async def set(self, param: Struct, value: str | None) -> None:
-        """Call the parameter's ``set``. Raises InvalidValue with what it returned; EPERM if it has none."""
+        """``param_attr_store``: call the parameter's ``set``. Raises InvalidValue with the errno that it
+        returned; EPERM if it has no ``set``."""
         if value is None and not param.ops.flags & _FL_NOARG:
             raise InvalidValue(errno.EINVAL, "")
         if not param.ops.set:
@@ -126,7 +128,8 @@ class Params:
             self._slab.free(at)
 
     async def get(self, param: Struct) -> str:
-        """Call the parameter's ``get``; its text, with the newline. Raises OSError."""
+        """``param_attr_show``: call the parameter's ``get``. Returns its text with the newline. Raises
+        OSError with the errno that it returned; EPERM if it has no ``get``."""
         if not param.ops.get:
             raise OSError(errno.EPERM, "cannot be read")
         page = self._slab.alloc(PAGE_SIZE, "parameter")
@@ -139,7 +142,7 @@ class Params:
 
     @asynccontextmanager
     async def _locked(self, param: Struct) -> AsyncIterator[None]:
-        """With the lock of the module's parameters; some ``set`` functions look whether it is held."""
+        """Hold ``kernel_param_lock`` of the module. Some ``set`` functions check that it is held."""
         call, symbol = self._sched.current.call, self._computer.symbol
         await call(symbol("kernel_param_lock"), int(param.mod))
         try:
@@ -148,12 +151,12 @@ class Params:
             await call(symbol("kernel_param_unlock"), int(param.mod))
 
     async def destroy(self, params: Iterable[Struct]) -> None:
-        """``destroy_params``: give back what the values hold, before the module goes."""
+        """``destroy_params``: free the memory of the values before the module is freed."""
         for param in params:
             if param.ops.free:
                 await self._sched.current.call(param.ops.free, int(param.arg))
 
 
 def _canonical(name: str) -> str:
-    """Dashes and underscores are the same in names of parameters (``parameq``)."""
+    """Return a parameter name with underscores for dashes, which are equal (``parameq``)."""
     return name.replace("-", "_")

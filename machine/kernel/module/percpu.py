@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The per-CPU variables of modules: ``percpu_modalloc`` and ``percpu_modfree`` of kernel/module/main.c."""
+"""Per-CPU variables of modules: ``percpu_modalloc`` and ``percpu_modfree`` of kernel/module/main.c."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _KERN_WARNING = 4
 
 
 class ModulePerCpu:
-    """Gives each module its part of the one CPU's area, which has room for `PERCPU_MODULE_RESERVE`."""
+    """The part of the CPU's per-CPU area that is reserved for modules (`PERCPU_MODULE_RESERVE` bytes)."""
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
         self.smp = "SMP" in computer.image.vermagic.split()
-        """Whether the kernel has per-CPU variables; else they are data like other."""
+        """True if the kernel has per-CPU variables (CONFIG_SMP); else they are ordinary data."""
 
     def alloc(self, elf: ModuleImage) -> tuple[int, int]:
-        """The address that its variables are linked at, and their bytes, which are copied there; both 0 if
-        it has none. Raises ElfError(ENOMEM)."""
+        """``percpu_modalloc``: allocate and initialise the per-CPU variables of a module. Returns their
+        address without the offset of the CPU, and their size; both 0 if there are none. Raises
+        ElfError(ENOMEM)."""
         if not elf.percpu:
             return 0, 0
         section, area = elf.sections[elf.percpu], self._computer.per_cpu_area
@@ -39,6 +40,6 @@ class ModulePerCpu:
         return base, section.size
 
     def free(self, base: int, size: int) -> None:
-        """Give back what `alloc` gave."""
+        """``percpu_modfree``: free what `alloc` has returned."""
         if size:
             self._computer.per_cpu_area.free(base, size)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""/sys/module/<name>: what a module is, its sections and its parameters. kernel/module/sysfs.c,
-kernel/params.c."""
+"""/sys/module/<name>: state, sections and parameters of a module. kernel/module/sysfs.c, kernel/params.c."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from klpfs.machine.kernel.module.params import Params
 from klpfs.machine.kernel.oops.taint import module_taint_letters
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
 from klpfs.machine.kernel.sched.core import Task
-from klpfs.machine.kernel.sched.wait import Users
+from klpfs.machine.kernel.sched.wait import ActiveReferences
 from klpfs.machine.structs import Space, Struct
 
 _STATES = ("live", "coming", "going")
@@ -26,11 +25,11 @@ _UEVENT = re.compile(
 )
 """Documentation/ABI/testing/sysfs-uevent."""
 _SECTION_SIZE = 19
-"""MODULE_SECT_READ_SIZE: an address and the newline."""
+"""Bytes of an address and a newline, MODULE_SECT_READ_SIZE."""
 
 
 class ModuleSysfs:
-    """Makes and removes the directories of modules."""
+    """Creates and removes the directories of modules in sysfs."""
 
     def __init__(self, space: Space, printk: Printk, params: Params, kobjects: KobjectTree) -> None:
         self._space = space
@@ -44,14 +43,14 @@ class ModuleSysfs:
         kobject = Kobject(module.name, self._attributes(module))
         params = [param for param in module.params(self._space) if param.perm]
         if params:
-            files = [self._parameter(param, module.param_users) for param in params]
+            files = [self._parameter(param, module.params_in_use) for param in params]
             parameters = Kobject("parameters", files)
             self._add(kobject, parameters, module.name)
         kobject.add(Kobject("holders"))
         sections = [self._section(n, a) for n, a in module.section_addresses]
         notes = [_note(section) for section in module.elf.sections if _is_note(section)]
         for group in [Kobject("sections", sections), *([Kobject("notes", notes)] if notes else [])]:
-            with suppress(OSError):  # add_sect_attrs(): if names are no good, there are none
+            with suppress(OSError):  # as add_sect_attrs(): a bad section name is no reason to fail
                 kobject.add(group)
         self._kobjects[module.name] = self._add(self._root, kobject, module.name)
         for owner in module.uses:
@@ -66,7 +65,7 @@ class ModuleSysfs:
             raise
 
     async def remove(self, module: LoadedModule, task: Task) -> None:
-        """``mod_sysfs_teardown``; ``task`` waits until nobody is in the functions of its parameters any more
+        """``mod_sysfs_teardown``. Waits on ``task`` until no task reads or writes a parameter of the module
         (``kernfs_drain``)."""
         kobject = self._kobjects.pop(module.name, None)
         if kobject is None:
@@ -75,7 +74,7 @@ class ModuleSysfs:
             if owner.name in self._kobjects:
                 self._kobjects[owner.name].children["holders"].unlink(module.name)
         kobject.delete()
-        await module.param_users.drain(task)
+        await module.params_in_use.drain(task)
 
     def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
         struct = module.struct
@@ -97,8 +96,8 @@ class ModuleSysfs:
             return f"{module_taint_letters(int(struct.taints))}\n"
 
         async def uevent(data: bytes) -> None:
-            # kobject_synth_uevent(), lib/kobject_uevent.c: nobody listens for uevents here, so
-            # checking what is written is all that can be done.
+            # kobject_synth_uevent(), lib/kobject_uevent.c. There are no listeners for uevents here, so
+            # the input is only checked.
             if not _UEVENT.fullmatch(data):
                 action = _UEVENT_ACTION.match(data)
                 what = (
@@ -126,16 +125,16 @@ class ModuleSysfs:
     def _section(self, name: str, address: int) -> KobjAttribute:
         return _constant(name, f"{address:#018x}\n", 0o400, _SECTION_SIZE)
 
-    def _parameter(self, param: Struct, users: Users) -> KobjAttribute:
+    def _parameter(self, param: Struct, in_use: ActiveReferences) -> KobjAttribute:
         params = self._params
 
         async def show() -> str:
-            with users.inside():
+            with in_use.hold():
                 return await params.get(param)
 
         async def store(data: bytes) -> None:
             value = data.split(b"\0")[0].decode("utf-8", "surrogateescape")
-            with users.inside():
+            with in_use.hold():
                 await params.set(param, value)
 
         mode = param.perm
@@ -156,6 +155,6 @@ def _is_note(section: Section) -> bool:
 
 
 def _note(section: Section) -> KobjAttribute:
-    """``add_notes_attrs``: what a note section has, as it is in the file."""
+    """``add_notes_attrs``: return the file of a note section, with its content."""
     text = bytes(section.data).decode("utf-8", "surrogateescape")
     return _constant(section.name, text, 0o444, section.size)

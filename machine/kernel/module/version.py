@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Does a module mean the same by a symbol as the kernel? CONFIG_MODVERSIONS, kernel/module/version.c.
+"""Symbol versions of modules: CONFIG_MODVERSIONS, kernel/module/version.c.
 
-A checksum of all types that a symbol's declaration reaches is kept beside each export (``__kcrctab``), and in
-the module (``__versions``) for each symbol that it uses.
+A version is a checksum of all types that the declaration of a symbol depends on. The kernel has one for each
+export (``__kcrctab``), and a module one for each symbol that it uses (``__versions``).
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from klpfs.machine.image import Export
 
 _ENTRY = struct.Struct("<Q56s")  # struct modversion_info
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class ModVersions:
-    """What one module expects of the symbols that it uses."""
+    """The versions of the symbols that one module uses."""
 
-    def __init__(self, elf: ModuleImage, *, ignore: bool, say: Say, force: Say) -> None:
-        """``ignore``: as if the module had none (``modprobe --force-modversion``). ``say`` logs a
-        warning; ``force`` taints the kernel for a module that is not checked, and says why."""
+    def __init__(self, elf: ModuleImage, *, ignore: bool, warn: Report, force: Report) -> None:
+        """``ignore``: ignore the versions (``modprobe --force-modversion``). ``warn`` logs a warning.
+        ``force`` taints the kernel for a module without versions and logs the reason
+        (``try_to_force_load``)."""
         section = None if ignore else elf.find_any("__versions")
         self._name = elf.name
-        self._say, self._force = say, force
+        self._warn, self._force = warn, force
         self._crcs: dict[str, int] | None = None
         if section is not None:
             data = bytes(section.data)
@@ -37,17 +38,17 @@ class ModVersions:
 
     @property
     def present(self) -> bool:
-        """Whether the module has checksums; then the release in its vermagic does not count."""
+        """True if the module has versions. Then the release in its vermagic is not compared."""
         return self._crcs is not None
 
     def same_magic(self, ours: str, theirs: str) -> bool:
-        """Whether two vermagics agree."""
+        """``same_magic``: return whether two vermagic strings match."""
         if self.present:
             ours, theirs = ours.partition(" ")[2], theirs.partition(" ")[2]
         return ours == theirs
 
-    def agree(self, symbol: str, export: Export) -> bool:
-        """``check_version``: False, after a line in the log, if the module means another symbol."""
+    def check_version(self, symbol: str, export: Export) -> bool:
+        """``check_version``: return False, after logging it, if the module needs another version."""
         if export.crc is None:
             return True
         if self._crcs is None:
@@ -55,7 +56,7 @@ class ModVersions:
             return True
         crc = self._crcs.get(symbol)
         if crc is None:
-            self._say(f"{self._name}: no symbol version for {symbol}")
+            self._warn(f"{self._name}: no symbol version for {symbol}")
         elif crc != export.crc:
-            self._say(f"{self._name}: disagrees about version of symbol {symbol}")
+            self._warn(f"{self._name}: disagrees about version of symbol {symbol}")
         return crc == export.crc

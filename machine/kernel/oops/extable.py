@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Instructions that may fault, and where their function goes on then. arch/x86/mm/extable.c.
+"""Exception tables: instructions that may fault, and their fixups. arch/x86/mm/extable.c.
 
-An entry of ``__ex_table`` is three 32-bit numbers: where the instruction is and where to go on, each relative
-to its own place, and what else to do (asm/extable_fixup_types.h).
+An entry of ``__ex_table`` is three 32-bit numbers: the addresses of the instruction and of its fixup, both
+relative to the number itself, and the type of the fixup (asm/extable_fixup_types.h).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 
 
 class ExceptionTables:
-    """The exception tables of the kernel and of its modules, by where they begin."""
+    """The exception tables of the kernel and of its modules."""
 
     def __init__(self, computer: Computer) -> None:
         self._computer = computer
@@ -36,7 +36,7 @@ class ExceptionTables:
             self.add(start, end)
 
     def add(self, start: int, end: int) -> None:
-        """Take the table at ``[start, end)``."""
+        """Add the table at ``[start, end)``."""
         size = _ENTRY.size
         table = self._computer.memory.read(start, (end - start) // size * size)
         entries = self._tables[start] = {}
@@ -45,12 +45,12 @@ class ExceptionTables:
             entries[here + instruction] = here + 4 + fixup, data
 
     def remove(self, start: int) -> None:
-        """Forget the table at ``start``."""
+        """Remove the table at ``start``."""
         self._tables.pop(start, None)
 
     def fix_up(self, stop: Stop) -> bool:
-        """``fixup_exception``: go on where the table says. False: the instruction must not fault, or
-        what the table asks for needs a processor that has more than this one."""
+        """``fixup_exception``: continue at the fixup of the current instruction. Returns False if it has
+        none, or one of a type that this CPU does not support."""
         rip = self._cpu["rip"]
         found = next((table[rip] for table in self._tables.values() if rip in table), None)
         if found is None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the allocator says of those who misuse it: mm/slub.c with slub_debug=FP, mm/slab_common.c,
-mm/page_alloc.c, mm/vmalloc.c."""
+"""Error reports of the allocator: mm/slub.c with slub_debug=FP, mm/slab_common.c, mm/page_alloc.c,
+mm/vmalloc.c."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RULE = 77
 
 
 class SlubDebug:
-    """Reports the errors that ``slab`` finds, and what it cannot give."""
+    """Reports memory errors and failed allocations of ``slab``."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class SlubDebug:
         slab.reports = self
 
     def _slab_bug(self, cache: str, problem: str) -> None:
-        """``slab_bug``"""
+        """``slab_bug``: log the head of a report."""
         self._printk(LOGLEVEL_ERR, "=" * _RULE)
         self._printk(LOGLEVEL_ERR, f"BUG {cache} ({self._tainted}): {problem}")
         self._printk(LOGLEVEL_ERR, "-" * _RULE + "\n")
 
     def _trailer(self, address: int, room: int) -> None:
-        """``print_trailer``, as far as there are such things here."""
+        """``print_trailer``: log the object and a call trace, and taint the kernel."""
         self._printk(LOGLEVEL_ERR, f"Object {address:#018x} @offset={address % PAGE_SIZE}")
         data = self._memory.read(address, min(room, _SHOWN))
         for at in range(0, len(data), _LINE):
@@ -55,20 +55,20 @@ class SlubDebug:
         self._tainted.add(Taint.BAD_PAGE)
 
     def already_free(self, cache: str, address: int, room: int) -> None:
-        """A double free: it is left as it is."""
+        """``free_consistency_checks``: report a double free, which has no effect."""
         self._slab_bug(cache, "Object already free")
         self._trailer(address, room)
         self._printk(LOGLEVEL_ERR, f"FIX {cache}: Object at {address:#018x} not freed")
 
     def invalid_pointer(self, cache: str, address: int) -> None:
-        """What is freed is in the middle of an object."""
+        """``free_consistency_checks``: report a kfree() of an address in the middle of an object."""
         self._slab_bug(cache, f"Invalid object pointer {address:#018x}")
         self._traps.dump_stack()
         self._tainted.add(Taint.BAD_PAGE)
         self._printk(LOGLEVEL_ERR, f"FIX {cache}: Object at {address:#018x} not freed")
 
     def overwritten(self, cache: str, address: int, data: bytes) -> None:
-        """A use after free: the object is about to be handed out."""
+        """``check_bytes_and_report``: report a write after free, found when the object is allocated."""
         bad = [i for i, byte in enumerate(data) if byte != POISON_FREE]
         first, last = address + bad[0], address + bad[-1]
         self._slab_bug(cache, "Poison overwritten")
@@ -84,13 +84,13 @@ class SlubDebug:
         )
 
     def not_allocated(self, address: int) -> None:
-        """``free_large_kmalloc``, of what no slab and no large allocation is."""
+        """``free_large_kmalloc``: warn about a kfree() of an address that was never allocated."""
         if self._once("kfree"):
             self._traps.warn("mm/slab_common.c", 931, "free_large_kmalloc")
             self._printk(LOGLEVEL_WARNING, f"object pointer: {address:#018x}")
 
     def nonexistent_vm_area(self, address: int) -> None:
-        """``__vunmap``"""
+        """``__vunmap``: warn about a vfree() of an address that was never allocated."""
         self._traps.warn(
             "mm/vmalloc.c",
             2699,
@@ -99,29 +99,31 @@ class SlubDebug:
         )
 
     def too_large(self) -> None:
-        """``__alloc_pages``: more than any allocation may have."""
+        """``__alloc_pages``: warn about an order above the limit."""
         if self._once("order"):
             self._traps.warn("mm/page_alloc.c", 5534, "__alloc_pages")
 
     def no_pages(self, size: int) -> None:
-        """``warn_alloc``: there is no memory."""
+        """``warn_alloc``: report a failed kmalloc()."""
         order = max(size - 1, 0) // PAGE_SIZE
-        self._fail(f"page allocation failure: order:{order.bit_length()}")
+        self._warn_alloc(f"page allocation failure: order:{order.bit_length()}")
 
     def no_vmalloc(self, size: int, *, exceeds: bool) -> None:
-        """``__vmalloc_node_range``"""
-        why = "exceeds total pages" if exceeds else "failed to allocate pages"
-        self._fail(f"vmalloc error: size {size}, {why}")
+        """``__vmalloc_node_range``: report a failed vmalloc()."""
+        reason = "exceeds total pages" if exceeds else "failed to allocate pages"
+        self._warn_alloc(f"vmalloc error: size {size}, {reason}")
 
-    def _fail(self, problem: str) -> None:
+    def _warn_alloc(self, problem: str) -> None:
+        """``warn_alloc``. Each message is logged once; Linux has a rate limit."""
         comm = self._sched.current.comm
         mode = "mode:0xcc0(GFP_KERNEL), nodemask=(null)"
-        if self._once(problem):  # Linux has a rate limit
+        if self._once(problem):
             self._printk(LOGLEVEL_WARNING, f"{comm}: {problem}, {mode}")
             self._traps.dump_stack()
 
-    def _once(self, what: str) -> bool:
-        if what in self._warned or len(self._warned) > _SHOWN:
+    def _once(self, key: str) -> bool:
+        """Return True at the first call with this key."""
+        if key in self._warned or len(self._warned) > _SHOWN:
             return False
-        self._warned.add(what)
+        self._warned.add(key)
         return True

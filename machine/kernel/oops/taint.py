@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel holds against itself, kernel/panic.c."""
+"""The taint of the kernel, kernel/panic.c."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ _OF_MODULES = {
 
 
 class Tainted:
-    """The taint of one kernel. It never goes away."""
+    """The taint of one kernel. Bits are set and never cleared."""
 
     def __init__(self, printk: Printk) -> None:
         self._printk = printk
         self.mask = 0
         self.debug_locks = True
-        """Whether lockdep would still be believed; nothing else depends on it."""
+        """True as long as lockdep would be reliable. It only decides which line `add` logs."""
 
     def add(self, flag: int, *, lockdep_ok: bool = True) -> None:
-        """``add_taint``."""
+        """``add_taint``: set a bit of the taint."""
         if not lockdep_ok and self.debug_locks:
             self.debug_locks = False
             self._printk(LOGLEVEL_WARNING, "Disabling lock debugging due to kernel taint")
@@ -59,7 +59,7 @@ class Tainted:
 
     @service("add_taint")
     def add_taint(self, flag: U32, lockdep_now_unreliable: U32) -> None:
-        if flag >= len(Taint):  # set_bit() would go and look for it, far behind the mask
+        if flag >= len(Taint):  # set_bit() would write behind the mask
             raise PageFault(flag // 8)
         self.add(flag, lockdep_ok=not lockdep_now_unreliable)
 
@@ -72,7 +72,7 @@ class Tainted:
         return self.mask
 
     def __str__(self) -> str:
-        """``print_tainted``: what a report has behind ``Comm:``."""
+        """``print_tainted``: the text that reports have after ``Comm:``."""
         if not self.mask:
             return "Not tainted"
         letters = "".join(
@@ -83,7 +83,7 @@ class Tainted:
 
 
 def module_taint_letters(mask: int) -> str:
-    """``module_flags_taint``: the letters that a module shows."""
+    """``module_flags_taint``: return the letters of a module's taint."""
     return "".join(
         letter
         for bit, letter in enumerate(_LETTERS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Exceptions of guest code: breakpoints, WARN and BUG, and the Oops for everything else.
+"""Exceptions of guest code: breakpoints, WARN, BUG and Oops.
 
 arch/x86/kernel/traps.c, arch/x86/kernel/dumpstack.c, arch/x86/mm/fault.c, lib/bug.c.
 """
@@ -50,16 +50,16 @@ _TITLES = {
     16: "x87 FPU error", 17: "alignment check", 19: "simd exception",
 }  # fmt: skip
 _PF_PROT, _PF_WRITE, _PF_INSTR = 1, 2, 16
-_GP_IDT = 2  # in the error code: the selector is an index into the IDT
+_GP_IDT = 2  # bit of the error code: the selector is an index into the IDT
 _INSTRUCTION_MAX = 15  # bytes
 _FILE_NAME_MAX = 256
 _TRACE_MAX = 128
-"""Lines of a call trace; a stack that has overflowed could fill the log."""
+"""Most lines of a call trace. A stack that has overflowed is full of return addresses."""
 _CODE_BEFORE, _CODE_BYTES = 42, 64
 
 
 def _built_with(computer: Computer) -> str:
-    """What ``__die_header`` says of the kernel's configuration."""
+    """Return the kernel configuration as ``__die_header`` prints it."""
     words = computer.image.vermagic.split()
     preempt = " PREEMPT_RT" if "preempt_rt" in words else " PREEMPT"
     smp = " SMP" if "SMP" in words else ""
@@ -68,7 +68,7 @@ def _built_with(computer: Computer) -> str:
 
 
 class Traps:
-    """Deals with the exceptions of all tasks of one machine."""
+    """Handles the exceptions of all tasks of one machine."""
 
     def __init__(
         self,
@@ -91,14 +91,14 @@ class Traps:
         self.on_oops: Callable[[], None] = lambda: None
         """Called before an Oops is reported (``oops_enter``)."""
         self.modules_linked_in: Callable[[], str] = str
-        """The line that names the modules; set by the module loader."""
+        """Returns the line that lists the modules; set by the module loader."""
         self.bug_tables: list[tuple[int, int]] = []
-        """Start and end of every ``__bug_table``, the kernel's and the modules'."""
+        """Start and end of each ``__bug_table``, of the kernel and of modules."""
         self.exception_tables = ExceptionTables(computer)
         sched.on_exception = self.handle
         sched.on_schedule_bug = self._schedule_bug
         sched.on_service_bug = self._service_bug
-        sched.on_deaf = self._deaf
+        sched.on_signal_ignored = self._report_ignored_signal
         sched.on_might_sleep = self._might_resched
         self._last_might_resched: int | None = None
         first = computer.symbols.lookup("__start___bug_table")
@@ -107,8 +107,8 @@ class Traps:
             self.bug_tables.append((first, last))
 
     async def handle(self, task: Task, stop: Stop) -> None:
-        """Let the task run on if the exception is one that the kernel uses; else report an Oops and
-        end the task (TaskExit)."""
+        """Handle an exception of ``task``. Returns if it was a breakpoint of text_poke(), a WARN, or has a
+        fixup. Else reports an Oops and raises TaskExit."""
         if stop.vector == BREAKPOINT and self._text.handle_int3(task, stop):
             return
         if stop.vector == INVALID_OPCODE and self._report_bug(task):
@@ -116,72 +116,73 @@ class Traps:
         if self.exception_tables.fix_up(stop):
             return
         try:
-            self._oops(task, stop)
-        except PageFault:  # what the report looks at is spoilt too
+            self._die(task, stop)
+        except PageFault:  # the report has read memory that is corrupted too
             self._tainted.add(Taint.DIE)
-            self._say("Fixing recursive fault but reboot is needed!", LOGLEVEL_ALERT)
-        # Since the SMAP check of do_user_addr_fault() comes before it has interrupts on again.
+            self._print("Fixing recursive fault but reboot is needed!", LOGLEVEL_ALERT)
+        # Page faults have irqs disabled here: do_user_addr_fault() checks SMAP before it enables them.
         is_fault = stop.vector == PAGE_FAULT
         self._note_atomic_exit(task, irqs_off=is_fault)
         raise TaskExit(SIGKILL if is_fault else SIGSEGV, oops=True)
 
     def _note_atomic_exit(self, task: Task, *, irqs_off: bool = False) -> None:
-        """``make_task_dead``."""
-        who = f"note: {task.comm}[{task.pid}] exited with"
+        """Log that a task dies in atomic context (``make_task_dead``)."""
+        note = f"note: {task.comm}[{task.pid}] exited with"
         if irqs_off or not self._sched.interrupts_on:
-            self._say(f"{who} irqs disabled", LOGLEVEL_INFO)
+            self._print(f"{note} irqs disabled", LOGLEVEL_INFO)
         count = self._sched.preempt_count
         if count:
-            self._say(f"{who} preempt_count {count}", LOGLEVEL_INFO)
+            self._print(f"{note} preempt_count {count}", LOGLEVEL_INFO)
 
     def _service_bug(self, task: Task, error: Exception) -> None:
-        """A service has failed as nobody thought it would: what BUG() says, about its own source."""
+        """Report an unexpected exception of a service like a BUG() in its source file."""
         *_, frame = traceback.extract_tb(error.__traceback__)
         file = frame.filename[frame.filename.rfind("/machine/") + 1 :]
-        self._say(CUT_HERE)
-        self._say(f"kernel BUG at {file}:{frame.lineno}!", LOGLEVEL_CRIT)
-        self._oops(task, Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
+        self._print(CUT_HERE)
+        self._print(f"kernel BUG at {file}:{frame.lineno}!", LOGLEVEL_CRIT)
+        self._die(task, Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
         self._note_atomic_exit(task)
 
-    def _deaf(self, task: Task) -> None:
-        self._say(
-            f"klpfs: {task.comm}[{task.pid}] has a signal and goes on in the kernel: killed",
+    def _report_ignored_signal(self, task: Task) -> None:
+        self._print(
+            f"klpfs: {task.comm}[{task.pid}] was killed because it ignored a signal in the kernel",
             LOGLEVEL_INFO,
         )
 
     def _schedule_bug(self, task: Task) -> None:
-        """``__schedule_bug``."""
+        """``__schedule_bug``: report a task that sleeps with preemption off."""
         count = self._sched.preempt_count
-        self._say(
+        self._print(
             f"BUG: scheduling while atomic: {task.comm}/{task.pid}/{count:#010x}", LOGLEVEL_ERR
         )
-        self._say(self.modules_linked_in())
+        self._print(self.modules_linked_in())
         self.dump_stack()
         self._tainted.add(Taint.WARN)
 
     def _might_resched(self, file: str, line: int) -> None:
-        """``__might_resched``, once a second."""
+        """``__might_resched``: report a task in atomic context that may sleep; at most once a second."""
         now = self._sched.clock.ticks()
         if self._last_might_resched is not None and now < self._last_might_resched + HZ:
             return
         self._last_might_resched = now
         task, count = self._sched.current, self._sched.preempt_count
-        self._say(
+        self._print(
             f"BUG: sleeping function called from invalid context at {file}:{line}", LOGLEVEL_ERR
         )
-        self._say(
+        self._print(
             f"in_atomic(): {int(count > 0)}, irqs_disabled(): {int(not self._sched.interrupts_on)}, "
             f"non_block: 0, pid: {task.pid}, name: {task.comm}",
             LOGLEVEL_ERR,
         )
-        self._say(f"preempt_count: {count:x}, expected: 0", LOGLEVEL_ERR)
+        self._print(f"preempt_count: {count:x}, expected: 0", LOGLEVEL_ERR)
         self.dump_stack()
         self._tainted.add(Taint.WARN)
 
     # -- WARN and BUG -----------------------------------------------------------------------------
 
     def _find_bug(self, address: int) -> tuple[int, str, int, int] | None:
-        """The entry for the ud2 at ``address``: its own address, file, line and flags."""
+        """``find_bug``: look up the ud2 at ``address`` in the bug tables. Returns the address of the
+        entry's flags, the file, the line and the flags; None if there is no entry."""
         space = self._computer.space
         size, flags_at = 12, 10  # bug_addr_disp, file_disp: s32; line, flags: u16
         for start, end in self.bug_tables:
@@ -190,7 +191,7 @@ class Traps:
                     file_at = (entry + 4 + space.read_s32(entry + 4)) & (1 << 64) - 1
                     try:
                         file = space.read_string(file_at, _FILE_NAME_MAX)
-                    except PageFault:  # a table that is not the compiler's
+                    except PageFault:  # a corrupted table
                         file = "(efault)"
                     line = int.from_bytes(self._computer.memory.read(entry + 8, 2), "little")
                     flags = int.from_bytes(
@@ -200,7 +201,8 @@ class Traps:
         return None
 
     def _report_bug(self, task: Task) -> bool:
-        """``report_bug``: True for a WARN, after which the task goes on behind the ud2."""
+        """``report_bug``: report a WARN or BUG. Returns True for a WARN, after which the task continues
+        behind the ud2."""
         rip = self._cpu["rip"]
         try:
             if self._computer.memory.read(rip, 2) != UD2:
@@ -212,8 +214,8 @@ class Traps:
             return False
         flags_address, file, line, flags = bug
         if not flags & BUGFLAG_WARNING:
-            self._say(CUT_HERE)
-            self._say(f"kernel BUG at {file}:{line}!", LOGLEVEL_CRIT)
+            self._print(CUT_HERE)
+            self._print(f"kernel BUG at {file}:{line}!", LOGLEVEL_CRIT)
             return False
         once = flags & BUGFLAG_ONCE
         if not (once and flags & BUGFLAG_DONE):
@@ -222,46 +224,49 @@ class Traps:
                     flags_address, (flags | BUGFLAG_DONE).to_bytes(2, "little")
                 )
             if not flags & BUGFLAG_NO_CUT_HERE:
-                self._say(CUT_HERE)
+                self._print(CUT_HERE)
             where = self._computer.symbols.sprint_symbol(rip)
-            self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}")
+            self._print(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}")
             self._tainted.add(Taint.WARN)
-            self._say(self.modules_linked_in())
-            self._say(self._cpu_line(task))
+            self._print(self.modules_linked_in())
+            self._print(self._cpu_line(task))
             self._show_regs(Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
             self._call_trace(task)
-            self._say(END_TRACE)
+            self._print(END_TRACE)
         self._cpu["rip"] = rip + len(UD2)
         return True
 
     def warn(self, file: str, line: int, function: str, message: str = "") -> None:
-        """``WARN_ON`` of a kernel service that is written in Python; with a message, ``WARN``."""
+        """Report a ``WARN_ON()`` of a kernel service in Python, or a ``WARN()`` if there is a message."""
         task = self._sched.current
-        self._say(CUT_HERE)
+        self._print(CUT_HERE)
         if message:
-            self._say(message)
-        self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}")
-        self._say(self.modules_linked_in())
-        self._say(self._cpu_line(task))
-        self._say(END_TRACE)
+            self._print(message)
+        self._print(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}")
+        self._print(self.modules_linked_in())
+        self._print(self._cpu_line(task))
+        self._print(END_TRACE)
         self._tainted.add(Taint.WARN)
 
     # -- Oops -------------------------------------------------------------------------------------
 
-    def _say(self, line: str, level: int = LOGLEVEL_WARNING) -> None:
+    def _print(self, line: str, level: int = LOGLEVEL_WARNING) -> None:
+        """Log a line, at KERN_DEFAULT unless a level is given."""
         self._printk(level, line)
 
     def _cpu_line(self, task: Task) -> str:
+        """Return the line of ``dump_stack_print_info``."""
         release = self._computer.image.release
         return f"CPU: 0 PID: {task.pid} Comm: {task.comm} {self._tainted} {release} #1"
 
-    def _oops(self, task: Task, stop: Stop) -> None:
+    def _die(self, task: Task, stop: Stop) -> None:
+        """``die``, ``page_fault_oops``: report an Oops."""
         self._die_counter += 1
         self._tainted.debug_locks = False  # oops_enter()
         self.on_oops()
         error_code = 0
         if stop.vector == PAGE_FAULT and self._is_guard_page(task, stop.address):
-            self._say(
+            self._print(
                 f"BUG: TASK stack guard page was hit at {stop.address:016x} (stack is "
                 f"{task.stack:016x}..{task.stack + THREAD_SIZE:016x})",
                 LOGLEVEL_EMERG,
@@ -269,35 +274,35 @@ class Traps:
             title = "stack guard page"
         elif stop.vector == PAGE_FAULT:
             error_code = self._page_fault_code(stop.address)
-            self._say_page_fault(stop.address, error_code)
+            self._show_fault_oops(stop.address, error_code)
             title = "Oops"
         elif stop.vector == GENERAL_PROTECTION:
             title = _GPF + self._gp_hint(stop.address)
         elif stop.vector >= FIRST_EXTERNAL_VECTOR or stop.vector not in _TITLES:
-            # "int n" for which there is no gate
+            # an "int n" instruction without a gate in the IDT
             error_code = stop.vector << 3 | _GP_IDT
             title = f"segment-related {_GPF}"
         else:
             title = _TITLES[stop.vector]
-        self._say(f"{title}: {error_code:04x} [#{self._die_counter}]{self._built_with}")
-        self._say(self._cpu_line(task))
+        self._print(f"{title}: {error_code:04x} [#{self._die_counter}]{self._built_with}")
+        self._print(self._cpu_line(task))
         self._show_regs(stop)
         self._call_trace(task)
-        self._say(self.modules_linked_in())
+        self._print(self.modules_linked_in())
         if stop.vector == PAGE_FAULT:
-            self._say(f"CR2: {stop.address:016x}")
-        self._say(END_TRACE)
+            self._print(f"CR2: {stop.address:016x}")
+        self._print(END_TRACE)
         self._show_regs(stop)  # "in case the oops scrolled away"
         self._tainted.add(Taint.DIE)
         if not self._computer.image.booted:
-            self._doubt(stop, error_code, title)
+            self._note_not_booted(stop, error_code, title)
 
-    def _doubt(self, stop: Stop, error_code: int, title: str) -> None:
-        """No kernel says this: what faults in one that was not booted might not in one that was. A
-        module's own code is as it ever is, and the fault its own."""
+    def _note_not_booted(self, stop: Stop, error_code: int, title: str) -> None:
+        """Log that a fault in code of the kernel may have its cause in the missing boot. Faults in code of
+        a module get no note. This line is not Linux's."""
         address = self._cpu["rip"]
         if error_code & _PF_INSTR:
-            address = self._computer.space.read_u64(self._cpu["rsp"]) - 1  # who called
+            address = self._computer.space.read_u64(self._cpu["rsp"]) - 1  # in the caller
         found = self._computer.symbols.lookup_address(address)
         if found is None or found.module is not None:
             return
@@ -305,9 +310,9 @@ class Traps:
             "calls" if error_code & _PF_INSTR else "writes" if error_code & _PF_WRITE else "reads"
         )
         does = f"{verb} {stop.address:#x}" if stop.vector == PAGE_FAULT else f"ends in: {title}"
-        self._say(
-            f"klpfs: {found.symbol.name} {does}; this kernel was not booted, and may lack what that "
-            "function works on"
+        self._print(
+            f"klpfs: {found.symbol.name} {does}; this kernel was not booted, so data that the function "
+            "uses may be missing"
         )
 
     @staticmethod
@@ -315,7 +320,8 @@ class Traps:
         return task.stack - PAGE_SIZE <= address < task.stack
 
     def _gp_hint(self, address: int) -> str:
-        """``get_kernel_gp_address``: the address that the instruction uses, if that is why."""
+        """``get_kernel_gp_address``: return a hint for the title if the instruction has used an address that
+        is not canonical, or an empty string."""
         if not address:
             try:
                 code = self._code(self._cpu["rip"], _INSTRUCTION_MAX)
@@ -325,6 +331,7 @@ class Traps:
         return "" if is_canonical(address) else f", probably for non-canonical address {address:#x}"
 
     def _page_fault_code(self, address: int) -> int:
+        """Return the error code of the page fault at ``address``, which the emulator does not provide."""
         entry = self._computer.memory.entry(address)
         code = _PF_PROT if entry & PRESENT else 0
         rip = self._cpu["rip"]
@@ -339,37 +346,39 @@ class Traps:
             return code | _PF_INSTR
         return code | (_PF_WRITE if disasm.writes_memory(here) else 0)
 
-    def _say_page_fault(self, address: int, code: int) -> None:
+    def _show_fault_oops(self, address: int, code: int) -> None:
+        """``show_fault_oops``: log the kind of access and the page table entries."""
         if code & (_PF_INSTR | _PF_PROT) == _PF_INSTR | _PF_PROT:
             entry = self._computer.memory.entry(address)
             if entry & NX:
-                self._say(
+                self._print(
                     "kernel tried to execute NX-protected page - exploit attempt? (uid: 0)",
                     LOGLEVEL_CRIT,
                 )
         if address < PAGE_SIZE:
-            self._say(
+            self._print(
                 f"BUG: kernel NULL pointer dereference, address: {address:016x}", LOGLEVEL_ALERT
             )
         else:
-            self._say(
+            self._print(
                 f"BUG: unable to handle page fault for address: {address:016x}", LOGLEVEL_ALERT
             )
         access = (
             "instruction fetch" if code & _PF_INSTR else ("write" if code & _PF_WRITE else "read")
         )
-        self._say(
+        self._print(
             f"#PF: supervisor {access if code & _PF_INSTR else access + ' access'} in kernel mode",
             LOGLEVEL_ALERT,
         )
-        why = "permissions violation" if code & _PF_PROT else "not-present page"
-        self._say(f"#PF: error_code({code:#06x}) - {why}", LOGLEVEL_ALERT)
+        reason = "permissions violation" if code & _PF_PROT else "not-present page"
+        self._print(f"#PF: error_code({code:#06x}) - {reason}", LOGLEVEL_ALERT)
         entries = self._computer.memory.walk(address)
         levels = zip(("PGD", "P4D", "PUD", "PMD", "PTE"), [entries[0], *entries], strict=False)
         line = "".join(f"{level} {entry:x} " for level, entry in levels)
-        self._say(line if len(entries) < 4 else line.rstrip(), LOGLEVEL_INFO)
+        self._print(line if len(entries) < 4 else line.rstrip(), LOGLEVEL_INFO)
 
     def _code(self, rip: int, size: int) -> bytes:
+        """Return up to ``size`` bytes at ``rip``. Raises PageFault if there are none."""
         code = b""
         while len(code) < size:
             try:
@@ -381,7 +390,7 @@ class Traps:
         return code
 
     def _code_line(self, rip: int) -> str:
-        """The bytes around RIP, the one at RIP in angle brackets."""
+        """``show_opcodes``: return the line with the bytes around RIP."""
         try:
             before = self._computer.memory.read(rip - _CODE_BEFORE, _CODE_BEFORE)
             here = self._code(rip, _CODE_BYTES - _CODE_BEFORE)
@@ -393,11 +402,11 @@ class Traps:
         return "Code: " + " ".join(words)
 
     def _show_regs(self, stop: Stop) -> None:
-        """``__show_regs``."""
+        """``__show_regs``: log the registers."""
         r = self._cpu.registers()
-        self._say(f"RIP: 0010:{self._computer.symbols.sprint_symbol(r['rip'])}")
-        self._say(self._code_line(r["rip"]))
-        self._say(f"RSP: 0018:{r['rsp']:016x} EFLAGS: {r['eflags']:08x}")
+        self._print(f"RIP: 0010:{self._computer.symbols.sprint_symbol(r['rip'])}")
+        self._print(self._code_line(r["rip"]))
+        self._print(f"RSP: 0018:{r['rsp']:016x} EFLAGS: {r['eflags']:08x}")
         for names in (
             ("rax", "rbx", "rcx"),
             ("rdx", "rsi", "rdi"),
@@ -405,69 +414,69 @@ class Traps:
             ("r10", "r11", "r12"),
             ("r13", "r14", "r15"),
         ):
-            self._say(" ".join(f"{name.upper():>3}: {r[name]:016x}" for name in names))
+            self._print(" ".join(f"{name.upper():>3}: {r[name]:016x}" for name in names))
         cr = self._cpu.control_registers()
         cr2 = stop.address if stop.vector == PAGE_FAULT else cr["cr2"]
-        self._say(f"CS:  0010 DS: 0000 ES: 0000 CR0: {cr['cr0']:016x}")
-        self._say(f"CR2: {cr2:016x} CR3: {cr['cr3']:016x} CR4: {cr['cr4']:016x}")
+        self._print(f"CS:  0010 DS: 0000 ES: 0000 CR0: {cr['cr0']:016x}")
+        self._print(f"CR2: {cr2:016x} CR3: {cr['cr3']:016x} CR4: {cr['cr4']:016x}")
 
     def _call_trace(self, task: Task) -> None:
-        """``show_trace_log_lvl``: what the frames say, and with a question mark what else on the stack
-        looks like a return address."""
-        certain = self._stack.return_addresses(task)
-        self._say("Call Trace:")
-        self._say(" <TASK>")
+        """``show_trace_log_lvl``: log the return addresses on the stack. Words that look like a return
+        address but are not part of a frame get a question mark."""
+        reliable = self._stack.return_addresses(task)
+        self._print("Call Trace:")
+        self._print(" <TASK>")
         lines = 0
         for at, address in self._stack.words(task):
             if self._sched.is_return(address):
                 continue
-            if at in certain or self._stack.is_text(address):
-                doubt = "" if at in certain else "? "
-                self._say(f" {doubt}{self._computer.symbols.sprint_backtrace(address)}")
+            if at in reliable or self._stack.is_text(address):
+                mark = "" if at in reliable else "? "
+                self._print(f" {mark}{self._computer.symbols.sprint_backtrace(address)}")
                 lines += 1
-                if lines == _TRACE_MAX:  # a stack that has overflowed is full of them
+                if lines == _TRACE_MAX:
                     break
-        self._say(" </TASK>")
+        self._print(" </TASK>")
 
     def show_running(self, task: Task) -> None:
-        """Where the running task was stopped: ``print_modules`` and ``show_regs``."""
-        self._say(self.modules_linked_in())
-        self._say(self._cpu_line(task))
+        """``print_modules`` and ``show_regs``: log where the running task is."""
+        self._print(self.modules_linked_in())
+        self._print(self._cpu_line(task))
         self._show_regs(Stop(Why.SLICE))
         self._call_trace(task)
 
     def show_task(self, task: Task, level: int = LOGLEVEL_INFO) -> None:
-        """``sched_show_task``: a task that does not run."""
+        """``sched_show_task``: log state and stack of a task that does not run."""
         letter = {0: "R", 1: "S", 2: "D"}.get(int(task.state) & 3, "X")
         flags = int(task.struct.thread_info.flags)
-        self._say(
+        self._print(
             f"task:{task.comm:<15.15} state:{letter} stack:{0:<5} pid:{task.pid:<5} "
             f"ppid:{self._sched.parent_pid(task):<6} flags:{flags:#010x}",
             level,
         )
-        self._say("Call Trace:", level)
-        self._say(" <TASK>", level)
+        self._print("Call Trace:", level)
+        self._print(" <TASK>", level)
         for address in self._stack.walk(task):
             if address and address != self._sched.guest_return:
-                self._say(f" {self._computer.symbols.sprint_backtrace(address)}", level)
-        self._say(" </TASK>", level)
+                self._print(f" {self._computer.symbols.sprint_backtrace(address)}", level)
+        self._print(" </TASK>", level)
 
     @service("dump_stack")
     def dump_stack(self) -> None:
         task = self._sched.current
-        self._say(self._cpu_line(task))
+        self._print(self._cpu_line(task))
         self._call_trace(task)
 
     @service("panic")
     async def panic(self, fmt: Ptr) -> None:
-        """The machine does not stop for it, only the task does: the mount goes on."""
+        """End the current task. The machine goes on, and so does the mount."""
         task = self._sched.current
         message = await vscnprintf_here(self._computer, task, fmt, fixed=1)
         self.panic_with(as_text(message).rstrip())
 
     def panic_with(self, reason: str) -> NoReturn:
-        """The same for a service. Raises TaskExit."""
-        self._say(f"Kernel panic - not syncing: {reason}", LOGLEVEL_EMERG)
+        """Like `panic`, for a service. Raises TaskExit."""
+        self._print(f"Kernel panic - not syncing: {reason}", LOGLEVEL_EMERG)
         self.dump_stack()
-        self._say(f"---[ end Kernel panic - not syncing: {reason} ]---", LOGLEVEL_EMERG)
+        self._print(f"---[ end Kernel panic - not syncing: {reason} ]---", LOGLEVEL_EMERG)
         raise TaskExit(errno.EIO, oops=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks that do not give the processor up, and tasks that never get on: kernel/watchdog.c,
-kernel/watchdog_hld.c, kernel/hung_task.c.
+"""Watchdogs for tasks that lock up the CPU, and for hung tasks. kernel/watchdog.c, kernel/watchdog_hld.c,
+kernel/hung_task.c.
 
-A task that loops with preemption or interrupts off has the only processor for itself. A Linux that is
-configured to panic on a lockup (CONFIG_BOOTPARAM_SOFTLOCKUP_PANIC and its kin) does so here too, and a
-panic of this machine ends the task alone: the others go on.
+A task that loops with preemption or interrupts off blocks the only CPU. A lockup causes a panic by default,
+as with CONFIG_BOOTPARAM_SOFTLOCKUP_PANIC and CONFIG_BOOTPARAM_HARDLOCKUP_PANIC. A panic ends only the task
+that caused it; other tasks go on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TASK_WAKEKILL, _TASK_NOLOAD = 0x100, 0x400
 
 
 class Sysctls:
-    """What /proc/sys/kernel has about it; times in seconds, 0: never."""
+    """The watchdogs' values in /proc/sys/kernel. Times are in seconds; 0 disables a watchdog."""
 
     def __init__(self) -> None:
         self.watchdog_thresh = 10
@@ -38,11 +38,11 @@ LIMITS = {
     "hung_task_timeout_secs": (0, (1 << 31) // HZ),
     "hung_task_warnings": (-1, (1 << 31) - 1),
 }
-"""The least and the greatest value of each."""
+"""Smallest and largest value of each sysctl."""
 
 
 class Watchdog:
-    """Looks after the tasks of one kernel."""
+    """The watchdogs of one kernel."""
 
     def __init__(
         self,
@@ -62,15 +62,15 @@ class Watchdog:
         self.sysctls = Sysctls()
         self._asleep: dict[int, tuple[int, int]] = {}
         self._period = 0
-        sched.on_atomic = self._look_at_atomic
+        sched.on_atomic = self._check_lockup
 
     def start(self) -> None:
-        """``hung_task_init``; and again after the timeout was changed."""
+        """``hung_task_init``: start the checks for hung tasks, or restart them with a new timeout."""
         self._period += 1
-        self._look_again(self._period)
+        self._schedule_check(self._period)
 
     def set(self, name: str, value: int) -> None:
-        """Set a sysctl. Raises ValueError for a value that it does not take."""
+        """Set a sysctl. Raises ValueError if the value is out of range."""
         least, greatest = LIMITS[name]
         if not least <= value <= greatest:
             raise ValueError(f"{name} is between {least} and {greatest}")
@@ -80,8 +80,9 @@ class Watchdog:
 
     # -- lockups ----------------------------------------------------------------------------------
 
-    def _look_at_atomic(self, task: Task) -> None:
-        """``watchdog_timer_fn`` and, with interrupts off, ``watchdog_overflow_callback``."""
+    def _check_lockup(self, task: Task) -> None:
+        """``watchdog_timer_fn`` and, with interrupts off, ``watchdog_overflow_callback``: report a task that
+        has had preemption or interrupts off for too long. Raises TaskExit if a lockup causes a panic."""
         thresh = self.sysctls.watchdog_thresh
         assert task.atomic_since is not None
         seconds = (self._sched.clock.now() - task.atomic_since) // _NSEC_PER_SEC
@@ -95,7 +96,7 @@ class Watchdog:
             line = f"watchdog: BUG: soft lockup - CPU#0 stuck for {seconds}s! {who}"
         self._printk(LOGLEVEL_EMERG, line)
         self._traps.show_running(task)
-        task.atomic_since = None  # the next report, if any, after the same time
+        task.atomic_since = None  # a second report comes after the same time
         if hard:
             if self.sysctls.hardlockup_panic:
                 self._traps.panic_with("Hard LOCKUP")
@@ -106,7 +107,8 @@ class Watchdog:
 
     # -- hung tasks -------------------------------------------------------------------------------
 
-    def _look_again(self, period: int) -> None:
+    def _schedule_check(self, period: int) -> None:
+        """Start the timer for the next check, unless `start` has begun another period."""
         if period == self._period and self.sysctls.hung_task_timeout_secs:
             ticks = self.sysctls.hung_task_timeout_secs * HZ
             self._timers.call_later(ticks, lambda: self._check_hung_tasks(period))
@@ -119,11 +121,12 @@ class Watchdog:
             before, self._asleep = self._asleep, {}
             for task in self._sched:
                 if _is_uninterruptible(task):
-                    self._check(task, before.get(task.address))
-        self._look_again(period)
+                    self._check_hung_task(task, before.get(task.address))
+        self._schedule_check(period)
 
-    def _check(self, task: Task, before: tuple[int, int] | None) -> None:
-        """``check_hung_task``. ``before``: when it was first seen in this sleep, and which that was."""
+    def _check_hung_task(self, task: Task, before: tuple[int, int] | None) -> None:
+        """``check_hung_task``. ``before``: the ticks when the last check saw the task asleep for the first
+        time, and its number of context switches then."""
         now = self._sched.clock.ticks()
         since = before[0] if before and before[1] == task.switches else now
         self._asleep[task.address] = since, task.switches

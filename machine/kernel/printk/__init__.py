@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel log: kernel/printk/ of Linux, and dynamic debug."""
+"""The kernel log and dynamic debug: kernel/printk/ and lib/dynamic_debug.c of Linux."""

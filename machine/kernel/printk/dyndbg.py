@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debug messages that can be switched on one by one, lib/dynamic_debug.c.
+"""Debug messages that can be enabled one by one, lib/dynamic_debug.c.
 
-The sites are those of kernel services in Python. They carry the place that the kernel has them at, so
-that a script which selects them by file, function or line works here too.
+The messages are those of kernel services in Python. Each has the file, line and function of the message in
+the kernel's source, so that scripts which select messages by them work here too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ESCAPED = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\f": "\\f"}
 
 @dataclass
 class Site:
-    """One ``pr_debug``. ``flags``: those of ``pmflt`` that are set."""
+    """One ``pr_debug()`` call. ``flags`` holds the letters of ``pmflt`` that are set."""
 
     file: str
     line: int
@@ -38,7 +38,7 @@ class Site:
     flags: set[str] = field(default_factory=set)
 
     def __call__(self, *arguments: object) -> None:
-        """Log, if the site is on. The arguments are those of the format."""
+        """``__dynamic_pr_debug``: log the message if it is enabled. ``arguments`` are those of the format."""
         if "p" in self.flags:
             place = {"m": self.module, "f": self.function, "l": self.line}
             prefix = "".join(f"{text}:" for flag, text in place.items() if flag in self.flags)
@@ -54,7 +54,7 @@ class Site:
 
 
 class DynamicDebug:
-    """All sites, and the language of ``dynamic_debug/control``."""
+    """All debug messages, and the commands of ``dynamic_debug/control``."""
 
     def __init__(self, printk: Printk, sched: Scheduler) -> None:
         self._printk = printk
@@ -62,7 +62,8 @@ class DynamicDebug:
         self._sites: list[Site] = []
 
     def site(self, place: str, function: str, format_: str) -> Site:
-        """A new site at ``place`` (``kernel/livepatch/core.c:12``). The format has no newline."""
+        """Add a message at ``place`` (``kernel/livepatch/core.c:12``). The format has no newline at its
+        end."""
         file, line = place.split(":")
         module = file.split("/")[-2]
 
@@ -74,19 +75,19 @@ class DynamicDebug:
 
         site = Site(file, int(line), module, function, format_, emit, current_pid)
         self._sites.append(site)
-        # As in the kernel: those of a file in the order of its lines.
+        # As in the kernel, the messages of a file are sorted by line.
         files = list(dict.fromkeys(other.file for other in self._sites))
         self._sites.sort(key=lambda other: (files.index(other.file), other.line))
         return site
 
     def control(self) -> str:
-        """What reading ``control`` gives."""
+        """Return the content of ``control``."""
         return _HEADER + "".join(f"{site}\n" for site in self._sites)
 
     def execute(self, queries: str, module: str | None = None) -> None:
-        """``ddebug_exec_queries``: carry out each of them, for ``module`` where they name none.
+        """``ddebug_exec_queries``: execute all queries. ``module`` restricts those that name no module.
 
-        Raises OSError(EINVAL) in the end, after lines in the log, if some could not be understood.
+        Raises OSError(EINVAL) at the end if a query was invalid; the reason is in the log.
         """
         failed: OSError | None = None
         for query in re.split(r"[;\n]", queries):
@@ -100,11 +101,11 @@ class DynamicDebug:
             raise failed
 
     def _execute(self, text: str, module: str | None) -> None:
-        with self._explained("tokenize failed"):
+        with self._logged("tokenize failed"):
             words = _tokenize(text)
-        with self._explained("flags parse failed"):
+        with self._logged("flags parse failed"):
             change = _parse_flags(words[-1])
-        with self._explained("query parse failed"):
+        with self._logged("query parse failed"):
             query = _Query()
             query.parse(words[:-1])
             query.module = query.module or module
@@ -113,22 +114,24 @@ class DynamicDebug:
                 site.flags = change(site.flags)
 
     @contextmanager
-    def _explained(self, what_failed: str) -> Iterator[None]:
+    def _logged(self, summary: str) -> Iterator[None]:
+        """Log a _QueryError and ``summary``, and raise OSError(EINVAL) instead."""
         try:
             yield
         except _QueryError as error:
-            for line in (str(error), what_failed):
+            for line in (str(error), summary):
                 if line:
                     self._printk(LOGLEVEL_ERR, f"dyndbg: {line}")
-            raise OSError(errno.EINVAL, what_failed) from None
+            raise OSError(errno.EINVAL, summary) from None
 
 
 class _QueryError(Exception):
-    """The message is the kernel's."""
+    """Invalid query. The message is the line that the kernel logs."""
 
 
 def _tokenize(text: str) -> list[str]:
-    """``ddebug_tokenize``: words between blanks, or in quotes; a # where one might begin ends it."""
+    """``ddebug_tokenize``: split a query into words, which may be quoted. A # at the beginning of a word
+    starts a comment."""
     words: list[str] = []
     while (text := text.lstrip()) and not text.startswith("#"):
         if text[0] in "\"'":
@@ -148,7 +151,7 @@ def _tokenize(text: str) -> list[str]:
 
 
 def _parse_flags(text: str) -> Callable[[set[str]], set[str]]:
-    """``ddebug_parse_flags``: what is done to the flags of a site."""
+    """``ddebug_parse_flags``: return a function that changes the flags of a message."""
     if text[:1] not in ("+", "-", "="):
         raise _QueryError(f"bad flag-op {text[:1]}, at start of {text}")
     for letter in text[1:]:
@@ -165,7 +168,7 @@ def _parse_flags(text: str) -> Callable[[set[str]], set[str]]:
 
 @dataclass
 class _Query:
-    """``struct ddebug_query``: which sites are meant; None is any."""
+    """``struct ddebug_query``: conditions for messages; None matches all of them."""
 
     file: str | None = None
     func: str | None = None
@@ -206,7 +209,7 @@ class _Query:
         setattr(self, what, value)
 
     def _parse_lines(self, text: str) -> None:
-        """``parse_linerange``"""
+        """``parse_linerange``: parse a line or a range of lines. Raises _QueryError."""
         if self.first_line or self.last_line:
             raise _QueryError("match-spec: line used 2x")
         first, dash, last = text.partition("-")
@@ -217,7 +220,7 @@ class _Query:
                 raise _QueryError(f"last-line:{self.last_line} < 1st-line:{self.first_line}")
 
     def matches(self, site: Site) -> bool:
-        """``ddebug_change``: no site here has a class."""
+        """``ddebug_change``: return whether the query selects a message. No message here has a class."""
         if self.format is not None:
             anchored = self.format.startswith("^")
             text = f"{site.format}\n"
@@ -234,7 +237,7 @@ class _Query:
 
 
 def _line_number(text: str) -> int:
-    """``parse_lineno``: nothing is 0."""
+    """``parse_lineno``: parse a line number; empty text means 0."""
     if not text:
         return 0
     if not re.fullmatch(r"\+?[0-9]+\n?", text) or int(text) > _UINT_MAX:
@@ -243,7 +246,8 @@ def _line_number(text: str) -> int:
 
 
 def _matches(pattern: str | None, text: str) -> bool:
-    """``match_wildcard``, lib/glob.c: * and ? alone mean something."""
+    """``match_wildcard``, lib/parser.c: return whether ``pattern``, with * and ?, matches ``text``. The
+    pattern None matches everything."""
     if pattern is None:
         return True
     expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")

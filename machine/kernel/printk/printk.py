@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel log, kernel/printk/printk.c: records, continuation lines, readers that wait."""
+"""The kernel log: records, continuation lines, readers that wait. kernel/printk/printk.c."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LOGLEVEL_DEFAULT = -1
 MESSAGE_LOGLEVEL_DEFAULT = LOGLEVEL_WARNING
 _SOH = "\x01"
 _LEVEL_PREFIX = "\x016"
-"""What stands before a message of the kernel's own, and takes its share of the line."""
+"""Level prefix of a message of the kernel, which counts for the length of the line."""
 LOG_BUF_BYTES = 1 << 20
-"""Text that is kept; older records are dropped."""
+"""Size of the log in bytes. Older records are dropped."""
 _RECORD_BYTES = 32
-"""What a record takes without its text, as ``prb_desc_ring`` is sized."""
+"""Size of a record without its text, in bytes, as the kernel assumes for ``prb_desc_ring``."""
 
 
 class Record(NamedTuple):
-    """One record of the log. ``time`` in nanoseconds since boot."""
+    """One record of the log. ``time``: nanoseconds since boot."""
 
     seq: int
     time: int
@@ -37,15 +37,15 @@ class Record(NamedTuple):
     level: int
     text: str
     continued: bool = False
-    """The end of a line (KERN_CONT) whose beginning went by before it came."""
+    """True for a continuation (KERN_CONT) that could not be appended to the line before."""
 
     @property
     def priority(self) -> int:
-        """The number in front of a line of /dev/kmsg."""
+        """Facility and level, as in the first field of a line of /dev/kmsg."""
         return self.facility << 3 | self.level
 
     def kmsg(self) -> bytes:
-        """The record as /dev/kmsg gives it, Documentation/ABI/testing/dev-kmsg."""
+        """Return the record in the format of /dev/kmsg, Documentation/ABI/testing/dev-kmsg."""
         body = "".join(
             chr(byte) if 32 <= byte < 127 and byte != 0x5C else f"\\x{byte:02x}"
             for byte in self.text.encode("utf-8", "surrogateescape")
@@ -54,7 +54,8 @@ class Record(NamedTuple):
         return f"{self.priority},{self.seq},{self.time // 1000},{flag};{body}\n".encode()
 
     def syslog(self) -> str:
-        """The record as syslog(2) gives it: priority, time, text; a line for each line of it."""
+        """Return the record in the format of syslog(2): priority, time and text, for each line of the
+        text."""
         seconds, rest = divmod(self.time // 1000, 1_000_000)
         stamp = f"<{self.priority}>[{seconds:5d}.{rest:06d}] "
         return "".join(f"{stamp}{line}\n" for line in self.text.split("\n"))
@@ -69,69 +70,70 @@ class Printk:
         self._records: deque[Record] = deque()
         self._bytes = 0
         self._next_seq = 0
-        self._open: Record | None = None  # no newline yet: it may be continued, and nobody sees it
+        self._open: Record | None = None  # without a newline yet: not visible, may be continued
         self._awaited: trio.Event | None = None
         self._notify: dict[Callable[[], None], None] = {}
         self.clear_seq = 0
-        """``dmesg`` begins here, after ``dmesg -C``."""
-        self._said_once: set[str] = set()
+        """Sequence number of the first record after ``dmesg -C``."""
+        self._printed_once: set[str] = set()
 
     @property
     def next_seq(self) -> int:
-        """The sequence number of the next record to be seen."""
+        """Sequence number of the next record that becomes visible."""
         return self._next_seq if self._open is None else self._open.seq
 
     @property
     def first_seq(self) -> int:
-        """The oldest record that is still there."""
+        """Sequence number of the oldest record."""
         return self._records[0].seq if self._records else self.next_seq
 
     def records(self, seq: int = 0) -> list[Record]:
-        """All records from ``seq`` on."""
+        """Return all records from ``seq`` on."""
         skip = max(0, seq - self.first_seq)
         return [record for i, record in enumerate(self._records) if i >= skip]
 
     def record(self, seq: int) -> Record | None:
-        """The record ``seq``, or None if it has not come yet. Raises OSError(EPIPE) if it is gone."""
+        """Return the record ``seq``, or None if there is none yet. Raises OSError(EPIPE) if it was
+        overwritten."""
         if seq < self.first_seq:
-            raise OSError(errno.EPIPE, "overwritten")
+            raise OSError(errno.EPIPE, "the record was overwritten")
         index = seq - self.first_seq
         return self._records[index] if index < len(self._records) else None
 
     async def wait_for(self, seq: int) -> None:
-        """Wait until record ``seq`` is there."""
+        """Wait until the record ``seq`` is visible. A checkpoint unless it is."""
         while seq >= self.next_seq:
             if self._awaited is None:
                 self._awaited = trio.Event()
             await self._awaited.wait()
 
     def notify_once(self, notify: Callable[[], None]) -> None:
-        """Call ``notify`` when the next record has come; once, however often it was asked for."""
+        """Call ``notify`` once, after the next record. Several requests for one function count as one."""
         self._notify[notify] = None
 
     def text(self, seq: int = 0) -> bytes:
-        """All records from ``seq`` on, as syslog(2) gives them."""
+        """Return all records from ``seq`` on in the format of syslog(2)."""
         lines = "".join(record.syslog() for record in self.records(seq))
         return lines.encode("utf-8", "surrogateescape")
 
     def clear(self) -> None:
-        """What ``dmesg -C`` does: later listings begin with what comes now."""
+        """``syslog_clear``: later listings start with the next record, as after ``dmesg -C``."""
         self.clear_seq = self.next_seq
 
     def __call__(self, level: int, message: str, *, facility: int = 0) -> None:
-        """``printk(level, message)``; a final newline is implied."""
+        """``printk(level, message)``. The message has no newline at its end."""
         prefix = 0 if facility else len(_LEVEL_PREFIX)
         self._finish(self._begin(facility, level, message[: LOG_LINE_MAX - prefix - 1]))
 
     def once(self, place: str, level: int, message: str) -> None:
-        """``pr_notice_once`` and its kin: the first time only that ``place`` says something."""
-        if place not in self._said_once:
-            self._said_once.add(place)
+        """``printk_once``: log a message, unless this was called with ``place`` before."""
+        if place not in self._printed_once:
+            self._printed_once.add(place)
             self(level, message)
 
     def emit(self, facility: int, level: int, formatted: str) -> None:
-        """``vprintk_store``: keep what a format string gave, the level prefix of the kernel's own
-        and the newline included. Without one, the next may continue the line (KERN_CONT)."""
+        """``vprintk_store``: store formatted text, which may have level prefixes and a newline. If it has no
+        newline, the next message may continue the line (KERN_CONT)."""
         continued = False
         while facility == 0 and len(formatted) >= 2 and formatted[0] == _SOH:
             kind, formatted = formatted[1], formatted[2:]
@@ -159,7 +161,7 @@ class Printk:
         return Record(seq, now, facility & 0xFF, level & 7, message, continued)
 
     def _finish(self, record: Record) -> None:
-        """Readers see it from now on."""
+        """Make a record visible, drop the oldest records, and wake the readers."""
         self._open = None
         self._records.append(record)
         self._bytes += _RECORD_BYTES + len(record.text)

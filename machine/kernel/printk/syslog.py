@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``syslog(2)``: the log as the C library's klogctl(3) sees it. ``do_syslog``, kernel/printk/printk.c."""
+"""``syslog(2)``, the system call behind klogctl(3). ``do_syslog``, kernel/printk/printk.c."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ _READING = (Action.READ, Action.READ_ALL, Action.READ_CLEAR)
 
 
 class Syslog:
-    """The reader that all callers of ``syslog(2)`` share, and the log level of a console that is
-    not there."""
+    """The log reader that all callers of ``syslog(2)`` share."""
 
     def __init__(self, printk: Printk) -> None:
         self._printk = printk
         self._seq = 0
-        self._partial = b""  # of the record before _seq: what did not fit
+        self._partial = b""  # the rest of the record before _seq, which did not fit
 
     async def call(self, action: int, size: int) -> int | bytes:
-        """``do_syslog``: the result of the call, or the text that it puts into the caller's buffer,
-        which has room for ``size`` bytes. READ waits until there is some.
+        """``do_syslog``: return the result of the call, or the text for the caller's buffer of ``size``
+        bytes. READ waits until there is text. The actions for the console have no effect.
 
         Raises OSError(EINVAL).
         """
         if action in _READING and size < 0:
-            raise OSError(errno.EINVAL, "a buffer is wanted")
+            raise OSError(errno.EINVAL, "invalid buffer size")
         match action:
             case Action.CLOSE | Action.OPEN | Action.CONSOLE_OFF | Action.CONSOLE_ON:
                 return 0
@@ -63,7 +62,7 @@ class Syslog:
                 return 0
             case Action.CONSOLE_LEVEL:
                 if not 1 <= size <= 8:
-                    raise OSError(errno.EINVAL, "there are levels from 1 to 8")
+                    raise OSError(errno.EINVAL, "the level must be between 1 and 8")
                 return 0
             case Action.SIZE_UNREAD:
                 self._catch_up()
@@ -75,12 +74,12 @@ class Syslog:
         raise OSError(errno.EINVAL, "no such action")
 
     def _catch_up(self) -> None:
-        """Records may have been overwritten before anybody read them."""
+        """Skip records that were overwritten before they were read."""
         if self._seq < self._printk.first_seq:
             self._seq, self._partial = self._printk.first_seq, b""
 
     async def _read(self, size: int) -> bytes:
-        """``syslog_print``: whole records as long as they fit; of one longer than that, a part."""
+        """``syslog_print``: return as many whole records as fit, or a part of one that does not fit."""
         if not self._partial:
             await self._printk.wait_for(self._seq)
         self._catch_up()
@@ -96,7 +95,7 @@ class Syslog:
         return text
 
     def _last(self, size: int) -> bytes:
-        """``syslog_print_all``: of what came since the last clear, the end that fits."""
+        """``syslog_print_all``: return the last records since the log was cleared, as many as fit."""
         lines: list[bytes] = []
         for record in reversed(self._printk.records(self._printk.clear_seq)):
             line = _encode(record.syslog())

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks and the scheduler, waiting, stacks of tasks: kernel/sched/ of Linux."""
+"""Tasks, the scheduler, waiting, and stack traces: kernel/sched/ of Linux."""

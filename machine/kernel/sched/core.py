@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks: a guest task is a trio task that owns a register context and a kernel stack.
+"""Tasks and the scheduler, kernel/sched/core.c, kernel/fork.c.
 
-One processor, so one task runs guest code at a time: between two checkpoints the running Python code
-has the machine to itself, as kernel code on one CPU with preemption off has.
+A guest task is a trio task with a register context and a kernel stack. The machine has one CPU, so one task
+runs guest code at a time. Python code between two checkpoints runs like kernel code on one CPU with
+preemption off: no other task runs.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ from klpfs.machine.memory import PageFault, is_canonical
 from klpfs.machine.structs import Struct
 
 THREAD_SIZE = 16384
-"""Bytes of a kernel stack, arch/x86/include/asm/page_64_types.h."""
+"""Size of a kernel stack in bytes, arch/x86/include/asm/page_64_types.h."""
 KTHREAD_PID_BASE = 4 << 20
-"""Kernel threads of the guest get pids from here on: PID_MAX_LIMIT, which no process of the host that
-uses the mount can have."""
+"""First pid of kernel threads: PID_MAX_LIMIT. A process of the host cannot have such a pid."""
 
 _LIST_HEAD = struct.Struct("<QQ")
 _INTERRUPT_FLAG = 1 << 9  # in EFLAGS
@@ -42,12 +42,12 @@ _TIF_SIGPENDING, _TIF_NOTIFY_SIGNAL = 1 << 2, 1 << 17
 _MAX_NESTING = 64
 _NO_RESCHED = 1 << 31  # PREEMPT_NEED_RESCHED, which is inverted
 GENERAL_PROTECTION, PAGE_FAULT = 13, 14
-"""Vectors of exceptions."""
+"""Exception vectors."""
 SIGNAL_GRACE = 1.0
-"""Seconds of real time for which a task with a signal may go on in guest code without a pause."""
+"""Seconds of real time that a task with a pending signal may run guest code before it is killed."""
 
 _SERVICES_PER_SLICE = 64
-_SLICE_OF_SERVICES = 0.002  # seconds
+_SLICE_SECONDS = 0.002
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class TaskState(enum.IntFlag):
 
 
 class TaskExit(BaseException):
-    """The task ends here: ``do_exit`` was called, or it was killed by an oops.
+    """End of the current task: it called ``do_exit``, or an oops killed it.
 
-    Not an Exception, so that no service swallows it on its way to the root of the task.
+    It is not derived from Exception, so that ``except Exception`` in a service does not catch it.
     """
 
     def __init__(self, code: int = 0, *, oops: bool = False) -> None:
@@ -74,7 +74,7 @@ class TaskExit(BaseException):
 
 
 class Task:
-    """A guest task. The truth about it is ``struct``, its task_struct in guest memory."""
+    """A guest task. ``struct`` is its task_struct in guest memory, which holds its state."""
 
     def __init__(self, sched: Scheduler, struct: Struct, stack: int) -> None:
         self._sched = sched
@@ -85,28 +85,30 @@ class Task:
         """Lowest address of the kernel stack."""
         self.context: Context = sched.cpu.fresh()
         self.depth = 0
-        """How many guest calls of Python's are on the stack."""
+        """Number of calls from Python into guest code that are on the stack."""
         self.function = 0
-        """The guest function that a kernel thread runs; 0 if its main loop is Python's."""
+        """Guest function of a kernel thread; 0 if its main loop is in Python."""
         self.entered = False
-        """It has run guest code."""
+        """True once it has run guest code."""
         self.held = False
-        """It is stopped at the door of the kernel, or at a safe point."""
+        """True while the freezer stops it, at the entry of the kernel or at a safe point."""
         self.preempted = False
-        """It was stopped in the middle of guest code, where its stack cannot be trusted."""
+        """True while it is stopped between two instructions of guest code, where its stack may be
+        incomplete."""
         self.service = ""
-        """The kernel function that it waits in, as /proc/<pid>/wchan says."""
+        """Name of the kernel function that it waits in, as in /proc/<pid>/wchan."""
         self.on_sleep: Callable[[], None] | None = None
-        """Called as it goes to sleep (``wq_worker_sleeping``)."""
+        """Called before it sleeps (``wq_worker_sleeping``)."""
         self.on_resume: Callable[[], None] | None = None
-        """Called as it runs again after that (``wq_worker_running``)."""
+        """Called when it runs again (``wq_worker_running``)."""
         self.shield: trio.CancelScope | None = None
-        """Keeps a process of the host in the kernel when it has a signal to take: a cancellation from
-        outside of this scope."""
+        """Shielded scope of a process of the host. A cancellation from outside of the scope is a signal
+        for the process."""
         self.atomic_since: int | None = None
-        """Since when it was seen with preemption or interrupts off only; in nanoseconds since boot."""
+        """Start of the time in which it was only seen with preemption or interrupts off (nanoseconds since
+        boot)."""
         self.switches = 0
-        """How often it has slept (``nvcsw``)."""
+        """Number of its voluntary context switches (``nvcsw``)."""
         self._signalled_since: float | None = None
         self._woken = trio.Event()
         self.ended = trio.Event()
@@ -114,18 +116,18 @@ class Task:
 
     @property
     def comm(self) -> str:
-        """Its name."""
+        """The name of the task."""
         name: str = self.struct.comm.string()
         return name
 
     @property
     def is_kthread(self) -> bool:
-        """Whether it is a kernel thread and never returns to user space."""
+        """True if it is a kernel thread, which never returns to user space."""
         return bool(self.struct.flags & PF_KTHREAD)
 
     @property
     def state(self) -> TaskState:
-        """What it waits for."""
+        """Its ``__state``: running, or how it sleeps."""
         return TaskState(getattr(self.struct, "__state"))
 
     @state.setter
@@ -134,7 +136,7 @@ class Task:
 
     @property
     def signal_pending(self) -> bool:
-        """``signal_pending()``: it shall not sleep interruptibly."""
+        """``signal_pending()``. A task with a pending signal does not sleep interruptibly."""
         return bool(self.struct.thread_info.flags & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL))
 
     @signal_pending.setter
@@ -145,11 +147,11 @@ class Task:
             info.flags |= _TIF_NOTIFY_SIGNAL
 
     def registers(self) -> dict[str, int]:
-        """Its registers, where it stopped."""
+        """Return its registers at the point where it stopped."""
         return self._sched.registers(self)
 
     def wake(self, states: int = ~0) -> bool:
-        """``try_to_wake_up``: make it runnable if it waits in one of ``states``."""
+        """``try_to_wake_up``: make the task runnable. Returns False if it is in none of ``states``."""
         if not self.state & states:
             return False
         self.state = TaskState.RUNNING
@@ -157,12 +159,12 @@ class Task:
         return True
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """``schedule_timeout``: give the CPU away until somebody wakes this task, if its state says
-        that it waits. False: the time was over first. A checkpoint."""
+        """``schedule``, ``schedule_timeout``: sleep until this task is woken, or only let other tasks run
+        if its state is RUNNING. Returns False after ``seconds`` of guest time. A checkpoint."""
         if self.state == TaskState.RUNNING:
             self._sched.clock.slice_over()
             await trio.lowlevel.checkpoint()
-            self._take_signal()
+            self._check_signal()
             return True
         if self._woken.is_set():
             self._woken = trio.Event()
@@ -184,7 +186,7 @@ class Task:
                 self.on_resume()
 
     async def _sleep(self) -> None:
-        """Until it is woken, by a signal too if its state allows that."""
+        """Sleep until the task is woken, or has a signal if its state is INTERRUPTIBLE."""
         if self.shield is None or not self.state & TaskState.INTERRUPTIBLE:
             await self._woken.wait()
             return
@@ -192,7 +194,7 @@ class Task:
         try:
             await self._woken.wait()
         except trio.Cancelled:
-            if not self._signalled():
+            if not self._host_signal_pending():
                 raise
             self.signal_pending = True
             self.state = TaskState.RUNNING
@@ -200,9 +202,9 @@ class Task:
             self.shield.shield = True
         await trio.lowlevel.checkpoint()
 
-    def _signalled(self) -> bool:
-        """Whether the process of the host that this task is has a signal to take."""
-        if self.shield is None or self.shield.cancel_called:  # the power is off
+    def _host_signal_pending(self) -> bool:
+        """Return whether this task is a process of the host that has a pending signal."""
+        if self.shield is None or self.shield.cancel_called:  # cancelled: the machine is off
             return False
         self.shield.shield = False
         try:
@@ -211,13 +213,14 @@ class Task:
             self.shield.shield = True
 
     async def call(self, function: int, *arguments: int, on_leak: OnLeak | None = None) -> int:
-        """Run the guest function at ``function`` on this task's stack; returns RAX, unsigned.
+        """Run the guest function at ``function`` on this task's stack. Returns RAX, unsigned.
 
-        ``on_leak`` is told if it returns with preemption or interrupts off and must not; they are on
-        again then. Without it, that is a task that sleeps so.
+        ``on_leak`` is called if the outermost function returns with another preempt count or with
+        interrupts off. Without ``on_leak``, another preempt count is reported like sleeping with
+        preemption off. Afterwards the preempt count is as before.
 
-        Raises TaskExit if the task does not survive it. A checkpoint only if the guest takes long or
-        waits.
+        Raises TaskExit if the task dies. A checkpoint only if the function runs for longer than a slice,
+        or waits.
         """
         sched, cpu = self._sched, self._sched.cpu
         if sched.gate is not None and not self.depth:
@@ -234,7 +237,7 @@ class Task:
                 self._check_leak(before, on_leak)
             return result
         except BaseException:
-            if sched._pinned is None:  # what it held is lost, as in make_task_dead()
+            if sched._pinned is None:  # as make_task_dead() does
                 sched.preempt_count = 0
             raise
         finally:
@@ -243,6 +246,7 @@ class Task:
             cpu.restore(outer)
 
     def _check_leak(self, before: int, on_leak: OnLeak | None) -> None:
+        """Report a function that has changed the preempt count, which was ``before``, and restore it."""
         sched = self._sched
         after, irqs_off = sched.preempt_count, not sched.interrupts_on
         if after == before and not irqs_off:
@@ -254,13 +258,13 @@ class Task:
         sched.preempt_count = before
 
     def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
-        """Stand at the beginning of ``function``, as if `guest_return` had called it."""
+        """Set up stack and registers as if a call instruction had just entered ``function``."""
         sched, cpu = self._sched, self._sched.cpu
         if self.depth > _MAX_NESTING:
-            raise OSError(errno.ELOOP, "guest and services call each other without end")
+            raise OSError(errno.ELOOP, "too many nested calls between guest and services")
         if self.depth > 1:
-            # The frame that the Python service would have, were it C: its caller stays on the chain
-            # of frames that the unwinder follows.
+            # Push a frame for the Python service, as a C function would have: the unwinder follows the
+            # chain of frames through it.
             top = cpu["rsp"] - 8
             sched.computer.space.write_u64(top, cpu["rbp"])
             cpu["rbp"] = top
@@ -288,7 +292,7 @@ class Task:
                     if sched.slice_used():
                         await self._preempt(reliable=True)
                     continue
-            except Exception as error:  # of a service, by what the guest gave it
+            except Exception as error:  # a service failed: the guest has passed bad arguments
                 await sched.fault(self, error)
             if stop.why is Why.EXCEPTION:
                 await sched.on_exception(self, stop)
@@ -298,8 +302,9 @@ class Task:
                 await self._preempt()
 
     async def _serve(self, address: int) -> None:
+        """Run the ``async`` service whose trap is at ``address``."""
         sched = self._sched
-        start = sched.services.waiting[address]()
+        start = sched.services.async_services[address]()
         self.service = sched.service_name(address)
         try:
             result = await start
@@ -312,39 +317,42 @@ class Task:
             sched.cpu["rax"] = result
 
     async def _preempt(self, *, reliable: bool = False) -> None:
-        """The end of a slice: others may run, unless preemption is off. ``reliable`` says that the
-        task stands at the end of a service."""
+        """End a slice: let other tasks run, unless preemption is off. ``reliable`` means that the task is
+        stopped at the end of a service, where its stack is complete."""
         sched = self._sched
         self.preempted = not reliable
         sched.clock.slice_over()
         try:
             with sched.pin(self):
                 await sched.clock.give_way()
-                sched.watch(self)
+                sched.check_atomic(self)
         finally:
             self.preempted = False
-        self._take_signal()
+        self._check_signal()
 
     async def _halt(self) -> None:
-        """A ``hlt``: until the next interrupt, of which the timer's is the only one."""
+        """Run a ``hlt`` instruction: wait for the next interrupt, which is a timer tick."""
         sched = self._sched
         self.preempted = True
         try:
             with sched.pin(self):
                 while True:
                     await sched.clock.idle()
-                    sched.watch(self)
-                    self._take_signal()
+                    sched.check_atomic(self)
+                    self._check_signal()
                     await sched.acquire(self)
                     if sched.interrupts_on:
                         break
         finally:
             self.preempted = False
 
-    def _take_signal(self) -> None:
-        """Linux tells the task of a signal, and lets it loop for ever if it does not listen. Here the
-        process of the host would hang with it, and not even be killed: after a while the task is."""
-        if not self._signalled():
+    def _check_signal(self) -> None:
+        """Mark the task if its process has a pending signal. Raises TaskExit if it ignores the signal.
+
+        Linux lets a task that ignores signals loop for ever. Here the process of the host would hang as
+        well, and could not even be killed, so the task is killed after `SIGNAL_GRACE`.
+        """
+        if not self._host_signal_pending():
             self._signalled_since = None
             return
         self.signal_pending = True
@@ -352,13 +360,13 @@ class Task:
         if self._signalled_since is None:
             self._signalled_since = now
         elif now - self._signalled_since > SIGNAL_GRACE:
-            self._signalled_since = None  # what is done in its name now, as a release, has its time
-            self._sched.on_deaf(self)
+            self._signalled_since = None  # guest code that cleans up gets the same time again
+            self._sched.on_signal_ignored(self)
             raise TaskExit(SIGKILL)
 
 
 OnLeak = Callable[[int, int, bool], None]
-"""Told of the preempt count before and after, and whether interrupts are off now."""
+"""Called with the preempt count before and after a call, and whether interrupts are off now."""
 ExceptionHandler = Callable[[Task, Stop], Awaitable[None]]
 Fork = Callable[[Task, Task | None], None]
 
@@ -366,7 +374,7 @@ _current: ContextVar[Task] = ContextVar("current")
 
 
 class Scheduler:
-    """Who runs, and the list of all tasks."""
+    """The scheduler: the task that runs, and the list of all tasks."""
 
     def __init__(self, computer: Computer, clock: Clock, slab: Slab, services: Services) -> None:
         self.computer = computer
@@ -375,29 +383,29 @@ class Scheduler:
         self.services = services
         self._slab = slab
         self.nursery: trio.Nursery
-        """Where kernel threads run; from `start` on."""
+        """Nursery of the kernel threads; set by `start`."""
         self.on_exception: ExceptionHandler
-        """Deals with an exception of a task, or raises TaskExit; set by `klpfs.machine.kernel.oops.traps`."""
+        """Handles an exception of a task, or raises TaskExit; set by `klpfs.machine.kernel.oops.traps`."""
         self.on_schedule_bug: Callable[[Task], None] = lambda task: None
         """Reports a task that sleeps with preemption off (``__schedule_bug``)."""
         self.on_service_bug: Callable[[Task, Exception], None] = lambda task, error: None
-        """Reports a service that failed in a way that it does not know of."""
+        """Reports an exception that a service does not expect."""
         self.on_atomic: Callable[[Task], None] = lambda task: None
-        """Looks at a task that goes on with preemption off after a slice; may raise TaskExit."""
+        """Checks a task that has preemption off at the end of a slice; may raise TaskExit."""
         self.on_might_sleep: Callable[[str, int], None] = lambda file, line: None
-        """Reports a task that may sleep at this place of the kernel, and must not."""
-        self.on_deaf: Callable[[Task], None] = lambda task: None
-        """Told of a task that is killed because it has a signal to take and does not pause."""
+        """Reports a task in atomic context that calls a function which may sleep (``__might_resched``)."""
+        self.on_signal_ignored: Callable[[Task], None] = lambda task: None
+        """Reports a task that is killed because it ignores a signal."""
         self.on_fork: list[Fork] = []
-        """Called with each new task before it runs, and its parent (``copy_process``); the parent of a
-        process of the host is not in the guest, and None."""
+        """Called with each new task before it runs, and its parent (``copy_process``). The parent is None
+        for a process of the host."""
         self.on_leave_kernel: list[Callable[[Task], None]] = []
         """Called with a user task that returns to user space (``exit_to_user_mode``)."""
         self.on_release: list[Callable[[Task], None]] = []
-        """Called with a task that has ended, before it goes."""
+        """Called with a task that has ended, before it is removed."""
         self.gate: Callable[[Task], Awaitable[None]] | None = None
-        """Holds a task that is about to run guest code and is out of the kernel yet, while
-        `klpfs.machine.kernel.sched.freezer` wants that."""
+        """Called with a task before it runs guest code, and after each service. It waits while
+        `klpfs.machine.kernel.sched.freezer` keeps the task out of the kernel."""
         self._stacks: list[int] = []
         self._next_kthread = KTHREAD_PID_BASE
         self._pinned: Task | None = None
@@ -410,15 +418,15 @@ class Scheduler:
         self._preempt_count = computer.per_cpu("__preempt_count")
         computer.space.write_u32(self._preempt_count, _NO_RESCHED)  # as after boot: enabled
         self.guest_return = computer.symbols.lookup("guest_return") or self._page_for_a_trap()
-        """Where a guest function that Python has called returns to: the end of a stack."""
+        """Return address of a guest function that Python has called; the end of a stack."""
         self.nested_return = self._page_for_a_trap()
-        """The same for a call from within a service: its caller is further up on the stack."""
+        """Return address of a guest function that a service has called; the stack goes on above it."""
         for address in (self.guest_return, self.nested_return):
             computer.memory.write(address, TRAP)
             self.cpu.set_trap(address, lambda: False)
         self._tasks: dict[int, Task] = {}
         self.kthreadd: Task | None = None
-        """The parent of all kernel threads; from `start` on."""
+        """The parent of all kernel threads; set by `start`."""
         fields = computer.space.types["struct task_struct"].fields.values()
         self._list_heads = [
             member.offset for member in fields if str(member.type) == "struct list_head"
@@ -427,7 +435,7 @@ class Scheduler:
         self._running = self.idle
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Boot is far enough for kernel threads. They run in ``nursery``."""
+        """Create kthreadd. Kernel threads run in ``nursery`` from now on."""
         self.nursery = nursery
 
         async def wait_for_work(task: Task) -> int:
@@ -444,10 +452,10 @@ class Scheduler:
         )
 
     def is_return(self, address: int) -> bool:
-        """Whether a function that is called from Python returns to ``address``."""
+        """Return whether ``address`` is the return address of a call from Python."""
         return address in (self.guest_return, self.nested_return)
 
-    # -- who runs ---------------------------------------------------------------------------------
+    # -- the running task -------------------------------------------------------------------------
 
     @property
     def current(self) -> Task:
@@ -455,7 +463,7 @@ class Scheduler:
         return _current.get(self.idle)
 
     async def acquire(self, task: Task) -> None:
-        """Give ``task`` the processor. A checkpoint only while another has preemption off."""
+        """Give ``task`` the CPU. A checkpoint only while another task has preemption off."""
         while self._pinned not in (None, task):
             await self._unpinned.park()
         self.switch_to(task)
@@ -469,12 +477,13 @@ class Scheduler:
             self.computer.space.write_u64(self._current_task, task.address)
 
     def pin(self, task: Task) -> _Pin:
-        """While preemption is off in the guest, no other task may run there."""
+        """Return a context manager for a wait of ``task``. If ``task`` has preemption or interrupts off,
+        no other task runs guest code until it ends."""
         return _Pin(self, task)
 
     @property
     def preempt_count(self) -> int:
-        """``preempt_count()`` of the CPU without the inverted need-resched bit."""
+        """``preempt_count()``: the CPU's preempt count without the inverted need-resched bit."""
         return int(self.computer.space.read_u32(self._preempt_count)) & ~_NO_RESCHED
 
     @preempt_count.setter
@@ -484,35 +493,38 @@ class Scheduler:
 
     @property
     def need_resched(self) -> bool:
-        """``need_resched()``: somebody waits for the processor."""
+        """``need_resched()``: another task waits for the CPU."""
         return not self.computer.space.read_u32(self._preempt_count) & _NO_RESCHED
 
     def schedule_debug(self, task: Task) -> None:
-        """A task that goes to sleep with preemption off is reported, and gets it on again."""
+        """``schedule_debug``: report a task that sleeps with preemption off, and switch preemption on."""
         if self._pinned is None and self.preempt_count:
             self.on_schedule_bug(task)
             self.preempt_count = 0
 
     @property
     def interrupts_on(self) -> bool:
-        """Whether the running task has interrupts enabled."""
+        """True if the running task has interrupts enabled."""
         return bool(self.cpu["eflags"] & _INTERRUPT_FLAG)
 
     def slice_used(self) -> bool:
-        """Whether the services that were called since this last said so make a slice: guest code that
-        calls one after the other would never come to the end of its own."""
+        """Count a call of a service. Returns True if the calls since the last True make up a slice.
+
+        The slices of guest code end after a number of instructions. Code that calls services all the time
+        would not get there.
+        """
         self._served += 1
         if self._served < _SERVICES_PER_SLICE and (
             self.clock.virtual or time.monotonic() < self._slice_end
         ):
             return False
         self._served = 0
-        self._slice_end = time.monotonic() + _SLICE_OF_SERVICES
+        self._slice_end = time.monotonic() + _SLICE_SECONDS
         return True
 
-    def watch(self, task: Task) -> None:
-        """``task`` has had its slice and wants to go on. While it has preemption off, nobody else gets
-        the processor, and preempt_enable() is told to give it away."""
+    def check_atomic(self, task: Task) -> None:
+        """Check ``task`` after its slice. If it has preemption off, call `on_atomic`, and set need-resched
+        so that its preempt_enable() calls the scheduler. May raise TaskExit."""
         if self._pinned is not task:
             task.atomic_since = None
             return
@@ -522,7 +534,7 @@ class Scheduler:
         self.on_atomic(task)
 
     def might_sleep(self, file: str, line: int) -> None:
-        """``might_sleep()``, as at this place in the kernel's source."""
+        """``might_sleep()`` at this place in the kernel's source."""
         if self.preempt_count or not self.interrupts_on:
             self.on_might_sleep(file, line)
 
@@ -532,7 +544,7 @@ class Scheduler:
         self.computer.space.write_u32(self._preempt_count, count)
 
     async def preempt_schedule(self) -> None:
-        """The end of a section with preemption off, for which somebody waits. A checkpoint."""
+        """``preempt_schedule``: let the tasks run that waited until preemption is on. A checkpoint."""
         self._set_need_resched(False)
         task = self.current
         task.atomic_since = None
@@ -540,65 +552,66 @@ class Scheduler:
         await trio.lowlevel.checkpoint()
 
     async def fault(self, task: Task, error: Exception) -> NoReturn:
-        """Python code that stands in for the kernel has failed, on behalf of ``task``. For an address
-        that is not there, that is the exception that the same code in C would have had; anything
-        else is a bug of ours, and ends the task no less. Raises TaskExit."""
+        """Handle an exception of a service that ran for ``task``. A PageFault becomes the exception that
+        the kernel's C function would have caused. All else is a bug of the service, and is reported as
+        one. Raises TaskExit."""
         await self.acquire(task)
         if isinstance(error, PageFault):
             vector = PAGE_FAULT if is_canonical(error.address) else GENERAL_PROTECTION
             await self.on_exception(task, Stop(Why.EXCEPTION, error.address, vector))
         else:
-            _log.error("a service failed", exc_info=error)
+            _log.error("bug in a kernel service", exc_info=error)
             self.on_service_bug(task, error)
         raise TaskExit(SIGKILL, oops=True)
 
     async def synchronize_rcu(self) -> None:
-        """Wait until every task that is inside a read-side section now has left it. A checkpoint."""
+        """Wait until every task has left the read-side section that it is in now. A checkpoint."""
         await trio.lowlevel.checkpoint()
         while self._pinned is not None:
             await self._unpinned.park()
 
     def registers(self, task: Task) -> dict[str, int]:
-        """The registers of any task, also of one that does not run."""
+        """Return the registers of a task, whether it runs or not."""
         if task is self._running:
             return self.cpu.registers()
         return self.cpu.registers_of(task.context)
 
     def tick(self) -> None:
-        """Keep ``jiffies`` in the guest up to date."""
+        """Update ``jiffies`` in the guest."""
         jiffies = self.clock.jiffies()
         if jiffies != self._last_jiffies:
             self._last_jiffies = jiffies
             self.computer.space.write_u64(self._jiffies, jiffies)
 
     def service_name(self, address: int) -> str:
-        """The name of the kernel function at ``address``."""
+        """Return the name of the kernel function at ``address``, or an empty string."""
         found = self.computer.symbols.lookup_address(address)
         return found[0].name if found else ""
 
     # -- tasks ------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Task]:
-        """All tasks but the idle one, oldest first (``for_each_process_thread``)."""
+        """Iterate over all tasks except the idle task, oldest first (``for_each_process_thread``)."""
         return iter([task for task in self._tasks.values() if task is not self.idle])
 
     def find(self, pid: int) -> Task | None:
-        """``find_task_by_vpid``."""
+        """``find_task_by_vpid``: return the task with this pid, or None."""
         return next((task for task in self if task.pid == pid), None)
 
     def parent_pid(self, task: Task) -> int:
-        """The pid of ``real_parent``; 0 if it is no task of the guest."""
+        """Return the pid of ``real_parent``; 0 if that is not a task of the guest."""
         parent = self._tasks.get(int(task.struct.real_parent))
         return parent.pid if parent else 0
 
     def at(self, address: int) -> Task:
-        """The task whose task_struct is at ``address``. Raises OSError(ESRCH)."""
+        """Return the task whose task_struct is at ``address``. Raises OSError(ESRCH)."""
         task = self._tasks.get(address)
         if task is None:
             raise OSError(errno.ESRCH, f"no task at {address:#x}")
         return task
 
     def _adopt_init_task(self) -> Task:
+        """Give the image's ``init_task`` a stack, and make it the current task."""
         struct = self.computer.variable("struct task_struct", "init_task")
         stack = self.computer.map_pages(self.computer.vmalloc_area, THREAD_SIZE)
         struct.stack = stack
@@ -608,7 +621,7 @@ class Scheduler:
         return task
 
     def new_task(self, comm: str, pid: int, parent: Task | None, flags: int = 0) -> Task:
-        """``copy_process``: a task that does not run yet."""
+        """``copy_process``: create a task that does not run yet."""
         space = self.computer.space
         struct = self._dup_task_struct()
         stack = (
@@ -632,7 +645,7 @@ class Scheduler:
         return task
 
     def _dup_task_struct(self) -> Struct:
-        """A task_struct with what the first task has, which is in no list and runs (kernel/fork.c)."""
+        """``dup_task_struct``: copy ``init_task``. The copy is in no list, and its state is RUNNING."""
         space, init_task = self.computer.space, self.idle.struct
         size = space.types.sizeof("struct task_struct")
         struct: Struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
@@ -644,12 +657,12 @@ class Scheduler:
         setattr(struct, "__state", int(TaskState.RUNNING))
         struct.thread_info.flags = 0
         if "cpus_ptr" in space.types["struct task_struct"].fields:
-            # Where it may run: a mask of its own, which migrate_enable() of PREEMPT_RT looks for.
+            # As in the kernel: migrate_enable() of PREEMPT_RT compares the two.
             struct.cpus_ptr = struct.member_address_("cpus_mask")
         return struct
 
     def release_task(self, task: Task) -> None:
-        """The task has ended: off the list, its memory given back."""
+        """``release_task``: remove a task that has ended, and free its memory."""
         for hook in self.on_release:
             hook(task)
         task.struct.flags |= PF_EXITING
@@ -663,19 +676,19 @@ class Scheduler:
         task.ended.set()
 
     def put_task_struct(self, struct: Struct) -> None:
-        """Give up a reference to a task_struct; the last one frees it."""
+        """``put_task_struct``: drop a reference to a task_struct. The last one frees it."""
         references = struct.usage.refs
         references.counter -= 1
         if not references.counter:
             self.free_task_struct(struct.address_)
 
     def free_task_struct(self, address: int) -> None:
-        """Nobody holds the task_struct of a task that has ended any longer."""
+        """``free_task_struct``: free the task_struct of a task that has ended."""
         self._slab.free(address)
 
     @asynccontextmanager
     async def user_task(self, pid: int, comm: str) -> AsyncIterator[Task]:
-        """A process of the host inside the guest's kernel, for as long as its operation lasts."""
+        """Create the task of a process of the host for the time of one operation, and make it current."""
         task = self.new_task(comm, pid, None)
         token = _current.set(task)
         try:
@@ -690,7 +703,7 @@ class Scheduler:
     def create_kthread(
         self, comm: str, main: Callable[[Task], Awaitable[int]], *, sleeping: bool = False
     ) -> Task:
-        """``kthread_create``: a kernel thread that runs ``main``, once it is woken if ``sleeping``."""
+        """``kthread_create``: create a kernel thread that runs ``main``, once it is woken if ``sleeping``."""
         self._next_kthread += 1
         parent = self.kthreadd or self.idle
         task = self.new_task(comm, self._next_kthread, parent, PF_KTHREAD)
@@ -715,24 +728,26 @@ class Scheduler:
         async def root() -> None:
             try:
                 await run()
-            except Exception:  # guest code has spoilt what a task is made of; the others go on
-                _log.exception("the end of %s failed", comm)
+            except Exception:  # guest code has overwritten its task_struct; other tasks go on
+                _log.exception("cannot release task %s", comm)
 
         self.nursery.start_soon(root, name=comm)
         return task
 
 
 class _Pin:
+    """The context manager of `Scheduler.pin`. The task that entered it keeps the CPU until it exits."""
+
     def __init__(self, sched: Scheduler, task: Task) -> None:
         self._sched, self._task = sched, task
-        self._mine = False
+        self._pinned = False
 
     def __enter__(self) -> None:
         if self._sched.preempt_count or not self._sched.interrupts_on:
             self._sched._pinned = self._task
-            self._mine = True
+            self._pinned = True
 
     def __exit__(self, *_: object) -> None:
-        if self._mine:
+        if self._pinned:
             self._sched._pinned = None
             self._sched._unpinned.unpark_all()

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who is in the kernel, and how to keep everybody out of it for a while. kernel/freezer.c,
+"""Freezing: stop all tasks at points where they are out of the kernel. kernel/freezer.c,
 kernel/power/process.c.
 
-A process of the host is in the kernel from the first guest code that it runs until its operation ends.
-A kernel thread never leaves; it has *safe points*, where it holds nothing of what it did before:
+A process of the host is in the kernel from the first guest code that it runs until the end of its
+operation. A kernel thread never leaves the kernel. It counts as out of the kernel at *safe points*, where
+it is not in the middle of an operation:
 
-- its function itself (not something that this called) asks ``kthread_should_stop``, or parks;
-- it sleeps in ``schedule`` or one of its kin, called by its function itself. ``msleep`` and locks do not
-  count: who waits there is in the middle of something;
-- it has not begun yet, or is one whose main loop is Python's and that runs no guest code now: the workers,
-  ksoftirqd and kthreadd.
+- The thread function itself, not a function that it called, calls ``kthread_should_stop``, or parks.
+- The thread function itself sleeps in ``schedule`` or a variant of it. ``msleep`` and locks do not count:
+  a thread that waits there is in the middle of an operation.
+- The thread has not started yet, or its main loop is in Python and it runs no guest code now. Those are the
+  workers, ksoftirqd and kthreadd.
 
-While the kernel is frozen, whoever comes to a safe point or to the door stays there.
+While the kernel is frozen, tasks stop when they enter the kernel or reach a safe point.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ _EXPLICIT_SCHEDULE = {
 
 
 class Freezer:
-    """The door of the kernel, and the safe points of its threads."""
+    """Stops tasks at the entry of the kernel and at safe points, for one task that freezes the kernel."""
 
     def __init__(self, computer: Computer, sched: Scheduler, stack: StackTrace) -> None:
         self._symbols = computer.symbols
         self._sched = sched
         self._stack = stack
-        self._by: Task | None = None
+        self._frozen_by: Task | None = None
         self._thawed = trio.lowlevel.ParkingLot()
         self.on_safe_point: Callable[[Task], None] | None = None
-        """Called with a kernel thread that has come to a safe point; set while somebody wants that."""
+        """Called with a kernel thread at a safe point; None if no transition needs it."""
         sched.on_release.append(lambda _task: self._notify())
         self.longest = 0
-        """Nanoseconds of guest time that a task was held, at most."""
+        """Longest time that a task was stopped (nanoseconds of guest time)."""
 
     # -- where tasks are --------------------------------------------------------------------------
 
     def is_out(self, task: Task) -> bool:
-        """Whether a task that does not run now is out of the kernel."""
+        """Return whether ``task``, which does not run now, is out of the kernel."""
         if task.held:
             return True
         if not task.depth:
@@ -62,7 +63,7 @@ class Freezer:
         return task.service in _EXPLICIT_SCHEDULE and self._is_in_its_function(task)
 
     def _is_in_its_function(self, task: Task) -> bool:
-        """Whether nothing but the function of a kernel thread is on its stack, below a service."""
+        """Return whether a kernel thread is in a service that its thread function has called directly."""
         found = self._symbols.lookup_address(task.function) if task.function else None
         if found is None or task.depth != 1 or task.preempted:
             return False
@@ -71,46 +72,53 @@ class Freezer:
         return all(start <= at < end or self._sched.is_return(at) for at in entries)
 
     async def safe_point(self, task: Task) -> None:
-        """A kernel thread does what is a safe point if its function itself does it. A checkpoint only
-        while the kernel is frozen."""
-        if self._by is None and self.on_safe_point is None or not self._is_in_its_function(task):
+        """Stop ``task`` here while the kernel is frozen, if it is a kernel thread at a safe point. Called by
+        services that are safe points for their direct callers. A checkpoint only while frozen."""
+        if (
+            self._frozen_by is None
+            and self.on_safe_point is None
+            or not self._is_in_its_function(task)
+        ):
             return
         if self.on_safe_point is not None:
             self.on_safe_point(task)
         await self._hold(task)
 
-    # -- the door ---------------------------------------------------------------------------------
+    # -- freezing ---------------------------------------------------------------------------------
 
     async def _hold(self, task: Task) -> None:
-        if self._by is None or task is self._by:
+        """``__refrigerator``: wait until the kernel is thawed, unless ``task`` has frozen it."""
+        if self._frozen_by is None or task is self._frozen_by:
             return
         since = self._sched.clock.now()
         task.held = True
         self._notify()
         try:
-            while self._by is not None:
+            while self._frozen_by is not None:
                 await self._thawed.park()
         finally:
             task.held = False
             self.longest = max(self.longest, self._sched.clock.now() - since)
 
     async def _enter(self, task: Task) -> None:
-        """A task is about to run guest code. Threads of Python's are what interrupts are in Linux, they
-        are not stopped; they leave the kernel by themselves."""
+        """Stop a task that is about to run guest code. Kernel threads whose main loop is in Python do the
+        work of interrupts: they are not stopped here, and leave the kernel by themselves."""
         if (not task.is_kthread or task.function) and self.is_out(task):
             await self._hold(task)
 
     def _notify(self) -> None:
-        if self._by is not None:
-            self._by.wake()
+        if self._frozen_by is not None:
+            self._frozen_by.wake()
 
     async def freeze(self, seconds: float) -> list[Task]:
-        """Stop every other task where it is out of the kernel. Returns those that did not come out
-        within ``seconds`` of guest time: none, and the kernel is the caller's until `thaw`. A
-        checkpoint unless everybody is out."""
+        """``freeze_processes``: keep all tasks except the current one out of the kernel until `thaw`.
+
+        Returns the tasks that are still in the kernel after ``seconds`` of guest time. If there are none,
+        no other task runs guest code until `thaw`. A checkpoint unless all tasks are out already.
+        """
         clock, task = self._sched.clock, self._sched.current
-        assert self._by is None, "one transition at a time"
-        self._by = task
+        assert self._frozen_by is None, "the kernel is frozen already"
+        self._frozen_by = task
         self._sched.gate = self._enter
         end = clock.now() + round(seconds * 1e9)
         while (inside := self._inside()) and clock.now() < end:
@@ -119,10 +127,10 @@ class Freezer:
         return inside
 
     def _inside(self) -> list[Task]:
-        return [t for t in self._sched if t is not self._by and not self.is_out(t)]
+        return [t for t in self._sched if t is not self._frozen_by and not self.is_out(t)]
 
     def thaw(self) -> None:
-        """Let everybody go on."""
-        self._by = None
+        """``thaw_processes``: let all tasks go on."""
+        self._frozen_by = None
         self._sched.gate = None
         self._thawed.unpark_all()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is on a task's stack, and whether that is certain: ``stack_trace_save_tsk_reliable``.
+"""Stack traces of tasks, reliable or not. kernel/stacktrace.c, arch/x86/kernel/stacktrace.c.
 
-How the stack is walked depends on how the kernel was compiled: along frame pointers
-(arch/x86/kernel/unwind_frame.c), or by tables that say for each address where the caller's frame is
-(arch/x86/kernel/unwind_orc.c, `klpfs.machine.image.orc`).
+The unwinder depends on how the kernel was compiled. It follows frame pointers
+(arch/x86/kernel/unwind_frame.c), or reads ORC tables, which give the position of the caller's frame for each
+address (arch/x86/kernel/unwind_orc.c, `klpfs.machine.image.orc`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from klpfs.machine.kernel.sched.core import THREAD_SIZE, Scheduler, Task
 from klpfs.machine.memory import PageFault
 
 MAX_STACK_ENTRIES = 100
-"""kernel/livepatch/transition.c."""
+"""Longest stack trace that is checked, kernel/livepatch/transition.c."""
 
 _FROM_SERVICE = OrcEntry(Kind.CALL, Register.SP, 16, Register.PREV_SP, -16)
-"""Of a service that has called the guest: `Task.call` put its caller's RBP below the return address."""
+"""Entry of a service that has called guest code: `Task.call` saves the caller's RBP next to the return
+address."""
 _END = OrcEntry(Kind.END_OF_STACK)
 
 
 class _Copy(NamedTuple):
-    """Generated code: ``[start, end)`` is a copy of what is at ``original``."""
+    """Generated code: ``[start, end)`` is a copy of the code at ``original``."""
 
     start: int
     end: int
@@ -35,10 +36,11 @@ class _Copy(NamedTuple):
 
 
 class _Unwinder(Protocol):
-    """Walks a stack; an address at a trap is that of the function which a service stands in for."""
+    """Walks a stack. An address at the trap of a service belongs to the function that the service
+    replaces."""
 
     trusts_preempted: bool
-    """Whether the stack of a task that was stopped between two instructions can be trusted."""
+    """True if traces of tasks that were stopped between two instructions are reliable."""
 
     def trace(self, task: Task) -> Trace: ...
 
@@ -51,62 +53,63 @@ class StackTrace:
         self._space = computer.space
         self._memory = computer.memory
         self.hooked: Callable[[int], int] | None = None
-        """Where a return address really is of a place on the stack that holds something else, or 0
-        (``ftrace_graph_ret_addr``); set while calls are being counted."""
+        """Returns the original return address for a place on the stack where it was replaced, or 0
+        (``ftrace_graph_ret_addr``). Set while calls are being counted."""
         self._copies: list[_Copy] = []
         self._orc = _Orc(self, computer, sched) if computer.image.unwinder == "orc" else None
         self._unwinder: _Unwinder = self._orc or _FramePointers(computer)
 
-    # -- code that comes and goes -----------------------------------------------------------------
+    # -- generated code and modules ---------------------------------------------------------------
 
     def add_copy(self, start: int, size: int, original: int) -> None:
-        """Generated code of ``size`` bytes, a copy of the function at ``original``."""
+        """Register generated code of ``size`` bytes at ``start``, a copy of the function at ``original``."""
         self._copies.append(_Copy(start, start + size, original))
 
     def remove_copy(self, start: int) -> None:
-        """The generated code at ``start`` has gone."""
+        """Forget the generated code at ``start``."""
         self._copies = [copy for copy in self._copies if copy.start != start]
 
     def original(self, address: int) -> int:
-        """The address of which ``address`` is a copy, or itself."""
+        """Return the address that ``address`` in generated code is a copy of; else ``address``."""
         for copy in self._copies:
             if copy.start <= address < copy.end:
                 return copy.original + address - copy.start
         return address
 
     def add_module(self, name: str, ips: range, entries: range) -> None:
-        """Tables of a module: where ``.orc_unwind_ip`` and ``.orc_unwind`` are. Raises ValueError if
-        they do not belong together."""
+        """``unwind_module_init``: add the tables of a module. ``ips`` and ``entries`` are the ranges of
+        ``.orc_unwind_ip`` and ``.orc_unwind``. Raises ValueError if their sizes do not match."""
         if self._orc is not None and ips and entries:
             self._orc.add_table(name, ips, entries)
 
     def remove_module(self, name: str) -> None:
-        """The module has gone."""
+        """Remove the tables of a module."""
         if self._orc is not None:
             self._orc.tables.pop(name, None)
 
     def is_text(self, address: int) -> bool:
-        """Whether an address is in the code of the kernel or of a module, or in a copy of it."""
+        """``__kernel_text_address``: return whether an address is in the code of the kernel or of a
+        module, or in a copy of it."""
         found = self._computer.symbols.lookup_address(self.original(address))
         return found is not None and found[0].kind in "tTwW"
 
     # -- stacks -----------------------------------------------------------------------------------
 
     def reliable(self, task: Task) -> list[int]:
-        """The addresses on the stack, innermost first, all of them for certain.
+        """``stack_trace_save_tsk_reliable``: return the addresses on the stack of ``task``, innermost first.
 
-        Raises OSError(EINVAL) for a task whose stack cannot be trusted now.
+        Raises OSError(EINVAL) if the trace is not reliable.
         """
         if task.preempted and not self._unwinder.trusts_preempted:
-            raise OSError(errno.EINVAL, "stopped in the middle of a function")
+            raise OSError(errno.EINVAL, "task was stopped between two instructions")
         trace = self._trace(task)
         if len(trace.frames) > MAX_STACK_ENTRIES or not trace.reliable:
             raise OSError(errno.EINVAL, "the chain of frames is broken")
         return [frame.ip for frame in trace.frames]
 
     def possible(self, task: Task) -> list[int]:
-        """Whatever may be an address on the stack of a task: RIP and every word in use. All of the
-        addresses are among them, wherever the task was stopped."""
+        """Return RIP and every word in use on the stack of ``task``. All addresses on the stack are among
+        them, wherever the task was stopped."""
         if not task.depth:
             return []
         registers = task.registers()
@@ -115,11 +118,12 @@ class StackTrace:
         return [registers["rip"], *struct.unpack(f"<{len(used) // 8}Q", used)]
 
     def walk(self, task: Task) -> Iterator[int]:
-        """The addresses on the stack of a task, innermost first, as far as can be told."""
+        """``stack_trace_save_tsk``: return the addresses on the stack of a task, innermost first, as far as
+        the unwinder finds them."""
         return (frame.ip for frame in self._trace(task).frames)
 
     def return_addresses(self, task: Task) -> set[int]:
-        """The places on the stack of a task that surely hold return addresses."""
+        """Return the places on the stack of a task where the unwinder found return addresses."""
         return {frame.place for frame in self._trace(task).frames if frame.place is not None}
 
     def _trace(self, task: Task) -> Trace:
@@ -136,16 +140,19 @@ class StackTrace:
         return frame._replace(ip=real) if real else frame
 
     def words(self, task: Task) -> Iterator[tuple[int, int]]:
-        """Address and content of each word in use on the stack of the running task."""
+        """Yield address and content of each word in use on the stack of the running task."""
         rsp = task.registers()["rsp"] & -8
         for at in range(max(rsp, task.stack), task.stack + THREAD_SIZE, 8):
             yield at, self._space.read_u64(at)
 
 
 class _FramePointers:
-    """Every function of the embedded kernel and of its modules keeps a frame pointer, so the chain is
-    complete wherever a task stopped at a call. A task that was stopped between two calls may stand in
-    front of a ``push %rbp``."""
+    """Unwinder for frame pointers.
+
+    Every function of the embedded kernel and of its modules keeps a frame pointer, so the chain of frames
+    is complete for a task that stopped at a call. A task that was stopped between two instructions may not
+    have executed ``push %rbp`` yet.
+    """
 
     trusts_preempted = False
 
@@ -158,7 +165,7 @@ class _FramePointers:
         rip, rsp, frame = registers["rip"], registers["rsp"], registers["rbp"]
         frames = [Frame(rip, rsp, frame)]
         try:
-            if self._cpu.in_trap(rip):  # its frame is not there yet
+            if self._cpu.in_trap(rip):  # at the entry of a function, before it sets up its frame
                 frames.append(Frame(self._space.read_u64(rsp), rsp, frame, place=rsp))
             below, top = rsp, task.stack + THREAD_SIZE
             while frame:
@@ -174,7 +181,7 @@ class _FramePointers:
 
 
 class _Orc:
-    """A distribution's kernel has tables, and so have its modules."""
+    """Unwinder for the ORC tables of a distribution's kernel and its modules."""
 
     trusts_preempted = True
 
@@ -186,7 +193,7 @@ class _Orc:
         symbol = computer.symbol
         self._kernel = range(symbol("_stext"), symbol("_end"))
         self.tables: dict[str, OrcTable] = {}
-        """By the name of the module; the kernel's has none."""
+        """Tables by module name; the kernel's is the empty string."""
         self.add_table(
             "",
             range(symbol("__start_orc_unwind_ip"), symbol("__stop_orc_unwind_ip")),
@@ -202,7 +209,7 @@ class _Orc:
         self.tables[name] = table.sorted() if name else table
 
     def _find(self, address: int) -> OrcEntry | None:
-        if address + 1 == self._sched.nested_return:  # looked for behind the call
+        if address + 1 == self._sched.nested_return:  # unwind() looks up return addresses minus 1
             return _FROM_SERVICE
         if address + 1 == self._sched.guest_return:
             return _END
@@ -222,7 +229,7 @@ class _Orc:
         if self._computer.cpu.in_trap(ip):
             found = self._computer.symbols.lookup_address(ip)
             if found is not None:
-                ip -= found.offset  # where the frame is as it is now
+                ip -= found.offset  # the frame is still that of the function's first instruction
         start = Frame(ip, registers["rsp"], registers["rbp"], signal=True)
         stack = range(task.stack, task.stack + THREAD_SIZE)
         trace = unwind(self._find, self._computer.space.read_u64, self._is_text, start, stack)

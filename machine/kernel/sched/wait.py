@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a task waits: with a timeout in jiffies, for what happens once, open to signals or not.
+"""Waiting: timeouts in jiffies, signals, completions, and active references to objects.
 
-kernel/time/timer.c (schedule_timeout), include/linux/sched/signal.h.
+kernel/time/timer.c (schedule_timeout), include/linux/sched/signal.h, kernel/sched/completion.c,
+fs/kernfs/dir.c (active references).
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from contextlib import contextmanager
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
 
 ERESTARTSYS = 512
-"""A signal ended the wait, include/linux/errno.h; not an errno that programs see."""
+"""Errno of a wait that a signal has ended, include/linux/errno.h. User space never sees it."""
 MAX_SCHEDULE_TIMEOUT = (1 << 63) - 1
-"""No timeout."""
+"""Timeout of a wait without a timeout."""
 KILLABLE = TaskState.UNINTERRUPTIBLE | 0x100
-"""TASK_KILLABLE: only a fatal signal would end it, and the guest has none."""
+"""TASK_KILLABLE: a sleep that only a fatal signal ends. The guest has no fatal signals."""
 IDLE = TaskState.UNINTERRUPTIBLE | 0x400
-"""TASK_IDLE: sleeps without counting as load."""
+"""TASK_IDLE: a sleep that does not count as load."""
 NORMAL = TaskState.INTERRUPTIBLE | TaskState.UNINTERRUPTIBLE
-"""TASK_NORMAL: whom a wake-up is for."""
+"""TASK_NORMAL: the states that a plain wake-up ends."""
 
 
 def signal_pending_state(task: Task, state: int) -> bool:
-    """Whether a signal keeps ``task`` from sleeping in ``state``."""
+    """Return whether a pending signal keeps ``task`` from sleeping in ``state``."""
     return bool(state & TaskState.INTERRUPTIBLE) and task.signal_pending
 
 
 async def schedule_timeout(sched: Scheduler, timeout: int) -> int:
-    """Sleep in the state that the current task has set, at most ``timeout`` jiffies; returns what
-    is left of them, 0 when the time is over. A checkpoint."""
+    """Sleep in the current task's state for at most ``timeout`` jiffies. Returns the jiffies that are left;
+    0 after the timeout. A checkpoint."""
     task, clock = sched.current, sched.clock
     if timeout >= MAX_SCHEDULE_TIMEOUT:
         await task.wait()
@@ -42,57 +43,59 @@ async def schedule_timeout(sched: Scheduler, timeout: int) -> int:
     return max(0, expires - clock.ticks())
 
 
-class Users:
-    """Who is inside of something that may be taken away."""
+class ActiveReferences:
+    """References of the tasks that use an object, such as the active references of kernfs.
+
+    The task that removes the object waits until all of them are dropped.
+    """
 
     def __init__(self) -> None:
         self._count = 0
-        self._left: Once | None = (
-            None  # it is being taken away; happens when the last one is outside
-        )
+        self._drained: Completion | None = None  # not None while, and after, the object is removed
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Whoever takes it away waits until the body is done. Raises OSError(ENODEV) when it is gone."""
-        if self._left is not None:
-            raise OSError(errno.ENODEV, "it is gone")
+    def hold(self) -> Iterator[None]:
+        """``kernfs_get_active``, ``kernfs_put_active``: hold a reference during the body. Raises
+        OSError(ENODEV) if the object has been removed."""
+        if self._drained is not None:
+            raise OSError(errno.ENODEV, "the object has been removed")
         self._count += 1
         try:
             yield
         finally:
             self._count -= 1
-            if self._left is not None and not self._count:
-                self._left.happen()
+            if self._drained is not None and not self._count:
+                self._drained.complete_all()
 
     async def drain(self, task: Task) -> None:
-        """Let nobody in any more, and wait on ``task`` until nobody is inside. A checkpoint if somebody
-        is."""
-        self._left = Once()
+        """``kernfs_drain``: refuse new references, and wait on ``task`` until all are dropped. A checkpoint
+        if there are any."""
+        self._drained = Completion()
         if self._count:
-            await self._left.wait(task)
+            await self._drained.wait(task)
 
 
-class Once:
-    """Something that happens once, and that tasks wait for."""
+class Completion:
+    """An event that happens once, and that tasks wait for: a completion used with ``complete_all``."""
 
     def __init__(self) -> None:
-        self.happened = False
+        self.done = False
         self._waiting: list[Task] = []
 
-    def happen(self) -> None:
-        """Let everybody go who waits."""
-        self.happened = True
+    def complete_all(self) -> None:
+        """Wake all tasks that wait. Later waits return at once."""
+        self.done = True
         for task in self._waiting:
             task.wake()
         self._waiting.clear()
 
     async def wait(self, task: Task, state: int = TaskState.UNINTERRUPTIBLE) -> None:
-        """Wait for it on ``task``, in ``state``. Raises OSError(ERESTARTSYS) if that is interruptible and
-        a signal has come. A checkpoint unless it has happened."""
+        """``wait_for_completion`` on ``task``, in ``state``. Raises OSError(ERESTARTSYS) if ``state`` is
+        INTERRUPTIBLE and a signal is pending. A checkpoint unless the completion is done."""
         try:
-            while not self.happened:
+            while not self.done:
                 if signal_pending_state(task, state):
-                    raise OSError(ERESTARTSYS, "a signal")
+                    raise OSError(ERESTARTSYS, "a signal is pending")
                 if task not in self._waiting:
                     self._waiting.append(task)
                 task.state = state

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Function tracing: which call sites are live, and what they call. kernel/trace/ftrace.c and
-arch/x86/kernel/ftrace.c.
+"""ftrace: the call sites of traced functions. kernel/trace/ftrace.c, arch/x86/kernel/ftrace.c.
 
-A site is five bytes at the entry of a function. Nothing traces it: a nop. One ``ftrace_ops`` does: a call
-to a trampoline of that ops, a copy of the image's own ``ftrace_caller`` or ``ftrace_regs_caller`` that calls
-``ops->func`` directly. Several do: a call to the image's caller, which goes through ``ftrace_ops_list_func``.
-The ops, their filters and the list of them are structs in guest memory; guest code walks them.
+A site is five bytes at the entry of a function. It holds
+
+- a nop, if no ``ftrace_ops`` covers the function;
+- a call to the trampoline of the ops, if one does. The trampoline is a copy of the image's own
+  ``ftrace_caller`` or ``ftrace_regs_caller`` that calls ``ops->func`` directly;
+- a call to the image's ``ftrace_caller`` or ``ftrace_regs_caller``, if several do. It calls
+  ``ftrace_ops_list_func``, which walks the list of ops.
+
+The ops, their filters and their list are structs in guest memory, which guest code reads.
 """
 
 from __future__ import annotations
@@ -44,14 +48,14 @@ _FILTER_MAX = 512
 _HASH_MAX_BITS = 12
 _OP_REFERENCE = 7  # mov function_trace_op(%rip), %rdx
 _MCOUNT_MAX_OFFSET = 4
-"""A site is at most so far behind the beginning of its function: behind an endbr64."""
+"""Largest offset of a site from the beginning of its function, in bytes: the size of an endbr64."""
 _INVALID = "__ftrace_invalid_address__"
 _GOLDEN_RATIO_64 = 0x61C8864680B583EB
 
 
 @dataclass(slots=True)
 class Site:
-    """A ``dyn_ftrace`` record: a call site and the addresses of the ftrace_ops that cover it."""
+    """A call site (``struct dyn_ftrace``), and the addresses of the ftrace_ops that cover it."""
 
     ip: int
     ops: list[int] = field(default_factory=list)
@@ -75,7 +79,7 @@ class Ftrace:
         self._ops: list[int] = []  # registered, newest first, as on ftrace_ops_list
         self._lock = trio.Lock()
         self.enabled = 1
-        """``kernel.ftrace_enabled``: 0 is off, and everything else is on."""
+        """``kernel.ftrace_enabled``: 0 means off, all other values mean on."""
         for caller, call in (
             ("ftrace_caller", "ftrace_call"),
             ("ftrace_regs_caller", "ftrace_regs_call"),
@@ -91,8 +95,8 @@ class Ftrace:
     # -- sites ------------------------------------------------------------------------------------
 
     def add_sites(self, ips: Iterable[int]) -> None:
-        """``ftrace_process_locs``: take the call sites of the kernel or of a module that loads, and
-        turn each into a nop, or into a call where an ops covers every function."""
+        """``ftrace_process_locs``: add the call sites of the kernel or of a module that is being loaded.
+        Each becomes a nop, or a call if there is an ops without a filter, which covers all functions."""
         everywhere = [ops for ops in self._ops if not self.hash(ops)]
         sites = [Site(ip, list(everywhere)) for ip in ips]
         self._sites.update((site.ip, site) for site in sites)
@@ -100,15 +104,16 @@ class Ftrace:
         self._order = None
 
     def remove_sites(self, start: int, end: int) -> None:
-        """``ftrace_release_mod``: forget the sites of a module that goes."""
+        """``ftrace_release_mod``: remove the sites in ``[start, end)``, of a module that is being freed."""
         for ip in [ip for ip in self._sites if start <= ip < end]:
             del self._sites[ip]
         self._claimed = {a: ip for a, ip in self._claimed.items() if not start <= ip < end}
         self._order = None
 
     def claim(self, address: int) -> bool:
-        """Somebody else is to write over the beginning of the function at ``address``: its site is none
-        until `give_back`. False while it is traced; True also for a function without a site."""
+        """Remove the site of the function at ``address`` until `give_back`, so that the caller can write to
+        the beginning of the function. Returns False if the function is traced. Returns True also for a
+        function without a site."""
         ip = self.location(address)
         if ip and self._sites[ip].ops:
             return False
@@ -119,23 +124,23 @@ class Ftrace:
         return True
 
     def give_back(self, address: int) -> None:
-        """The beginning of a function is as `claim` found it."""
+        """Add the site that `claim` has removed. The beginning of the function must be restored."""
         ip = self._claimed.pop(address, 0)
         if ip:
             self.add_sites([ip])
 
     def sites(self) -> Iterator[Site]:
-        """All sites by address (``available_filter_functions``)."""
+        """Iterate over all sites, sorted by address (``available_filter_functions``)."""
         for ip in self._sorted():
             yield self._sites[ip]
 
     def enabled_sites(self) -> Iterator[Site]:
-        """The sites that call some ops now (``enabled_functions``)."""
+        """Iterate over the sites that call an ops now (``enabled_functions``)."""
         return (site for site in self.sites() if site.ops and self.enabled)
 
     @property
     def addresses(self) -> Set[int]:
-        """Those of all sites."""
+        """Addresses of all sites."""
         return self._sites.keys()
 
     def _sorted(self) -> list[int]:
@@ -144,8 +149,8 @@ class Ftrace:
         return self._order
 
     def location(self, address: int) -> int:
-        """``ftrace_location``: the site at ``address``, or that of the function which begins there; 0
-        if there is none."""
+        """``ftrace_location``: return the address of the site at ``address``, or of the function that begins
+        there; 0 if there is none."""
         if address in self._sites:
             return address
         found = self._computer.symbols.lookup_address(address)
@@ -160,6 +165,7 @@ class Ftrace:
     # -- filters ----------------------------------------------------------------------------------
 
     def _view(self, ops: int) -> Struct:
+        """Return a view of an ftrace_ops, initialised as by ``ftrace_ops_init``."""
         view: Struct = self._space.view("struct ftrace_ops", ops)
         if not view.flags & INITIALIZED:
             view.func_hash = view.member_address_("local_hash")
@@ -167,14 +173,14 @@ class Ftrace:
         return view
 
     def hash(self, ops: int, *, notrace: bool = False) -> set[int]:
-        """The addresses in the filter of ``ops``, where none means every function, or in its
-        ``notrace_hash``, the sites that it does not cover for all that."""
+        """Return the addresses in the ``filter_hash`` of ``ops``, where an empty set means all functions, or
+        in its ``notrace_hash``, the sites that are excluded. Raises PageFault if it is corrupted."""
         hashes = self._view(ops).func_hash
         found = hashes.notrace_hash if notrace else hashes.filter_hash
         if not found:
             return set()
         if found.size_bits > _HASH_MAX_BITS:
-            raise PageFault(int(found))  # it is no ftrace_hash
+            raise PageFault(int(found))  # not an ftrace_hash
         ips = set()
         for i in range(1 << found.size_bits):
             bucket = found.buckets[i].address_
@@ -183,7 +189,7 @@ class Ftrace:
         return ips
 
     def _store_hash(self, ops: int, ips: set[int], *, notrace: bool) -> None:
-        """Give ``ops`` a new ``ftrace_hash``; none if it is empty."""
+        """Replace a hash of ``ops``, and free the old one. An empty set is stored as NULL."""
         holder = self._view(ops).func_hash
         member = "notrace_hash" if notrace else "filter_hash"
         old = int(getattr(holder, member))
@@ -191,7 +197,7 @@ class Ftrace:
         self._free_hash(old)
 
     def _new_hash(self, ips: set[int]) -> Struct:
-        """An ``ftrace_hash``, sized as ``dup_hash`` does."""
+        """Allocate an ``ftrace_hash`` with the size that ``dup_hash`` would choose."""
         space, owner = self._space, "ftrace_hash"
         hash_: Struct = space.view(
             "struct ftrace_hash", self._slab.alloc(space.types.sizeof("struct ftrace_hash"), owner)
@@ -228,11 +234,11 @@ class Ftrace:
     async def set_filter_ip(
         self, ops: int, ip: int, *, remove: bool = False, reset: bool = False
     ) -> None:
-        """``ftrace_set_filter_ip``: add a site to the filter of ``ops`` (or to nothing, if ``reset``),
-        or take it out.
+        """``ftrace_set_filter_ip``: add a site to the filter of ``ops``, or remove it. ``reset`` empties
+        the filter first.
 
-        Raises OSError: EINVAL (no such site), ENOENT (not in the filter), EBUSY (another ops that
-        modifies the return address has it). A checkpoint if ``ops`` is registered.
+        Raises OSError: EINVAL (no such site), ENOENT (not in the filter), EBUSY (another IPMODIFY ops
+        covers the site). A checkpoint if ``ops`` is registered.
         """
         site = self.location(ip)
         if not site:
@@ -243,8 +249,8 @@ class Ftrace:
         await self.set_hash(ops, ips - {site} if remove else ips | {site})
 
     async def set_hash(self, ops: int, ips: set[int], *, notrace: bool = False) -> None:
-        """``ftrace_hash_move_and_update_ops``: replace what `hash` gives. Raises OSError(EBUSY): another
-        ops that modifies the return address has one of the sites. A checkpoint if ``ops`` is registered."""
+        """``ftrace_hash_move_and_update_ops``: replace a hash of ``ops``. Raises OSError(EBUSY) if another
+        IPMODIFY ops covers one of the sites. A checkpoint if ``ops`` is registered."""
         if ops not in self._ops:
             self._store_hash(ops, ips, notrace=notrace)
             return
@@ -258,27 +264,29 @@ class Ftrace:
         await self._update(before ^ after)
 
     def _covered(self, ops: int) -> set[int]:
-        """The sites that ``ops`` is for; without a filter, all that have a name."""
-        ips, not_these = self.hash(ops), self.hash(ops, notrace=True)
+        """Return the sites that ``ops`` covers. Without a filter, these are all sites with a valid name."""
+        ips, excluded = self.hash(ops), self.hash(ops, notrace=True)
         if not ips:
             name = self.function
             ips = {s.ip for s in self._sites.values() if not name(s)[0].startswith(_INVALID)}
-        return ips - not_these
+        return ips - excluded
 
     def _check_ipmodify(self, ops: int, ips: Iterable[int]) -> None:
-        """``__ftrace_hash_update_ipmodify``: a site has one such ops at most. Raises OSError."""
+        """``__ftrace_hash_update_ipmodify``: check that no site gets a second IPMODIFY ops. Raises
+        OSError(EBUSY)."""
         if not self._view(ops).flags & IPMODIFY:
             return
         for ip in ips:
             for other in self._sites[ip].ops:
                 if other != ops and self._view(other).flags & IPMODIFY:
-                    raise OSError(errno.EBUSY, f"{ip:#x} is modified by another ops")
+                    raise OSError(errno.EBUSY, f"{ip:#x} has another IPMODIFY ops")
 
     # -- registering ------------------------------------------------------------------------------
 
     async def register(self, ops: int) -> None:
         """``register_ftrace_function``. Raises OSError: EBUSY (registered already, a site has another
-        IPMODIFY ops, or PERMANENT while ftrace is off), EINVAL (IPMODIFY without a filter), ENOMEM."""
+        IPMODIFY ops, or PERMANENT while ftrace is off), EINVAL (deleted, or IPMODIFY without a filter),
+        ENOMEM. A checkpoint."""
         view = self._view(ops)
         if view.flags & DELETED:
             raise OSError(errno.EINVAL, "ftrace_ops is deleted")
@@ -299,8 +307,8 @@ class Ftrace:
         await self._update(covered)
 
     async def unregister(self, ops: int) -> None:
-        """``unregister_ftrace_function``: when it returns, no task is on its way into ``ops`` any more.
-        Raises OSError(EBUSY) if it is not registered."""
+        """``unregister_ftrace_function``. When this returns, no task runs the trampoline of ``ops`` any more.
+        Raises OSError(EBUSY) if it is not registered. A checkpoint."""
         if ops not in self._ops:
             raise OSError(errno.EBUSY, "ftrace_ops is not registered")
         view = self._view(ops)
@@ -315,7 +323,8 @@ class Ftrace:
         await self._free_trampoline(view)
 
     async def set_enabled(self, value: int) -> None:
-        """``ftrace_enable_sysctl``. Raises OSError(EBUSY) if a PERMANENT ops needs it on."""
+        """``ftrace_enable_sysctl``: enable or disable all call sites. Raises OSError(EBUSY) if a PERMANENT
+        ops is registered. A checkpoint if a site changes."""
         before, self.enabled = self.enabled, value
         if bool(before) == bool(value):
             return
@@ -335,7 +344,7 @@ class Ftrace:
                 self._sites[ip].ops.remove(ops)
 
     async def _update(self, ips: Iterable[int]) -> None:
-        """Bring these sites in line with the ops that cover them. A checkpoint if one changes."""
+        """Write to these sites what the ops that cover them require. A checkpoint if a site changes."""
         async with self._lock:
             sites = [self._sites[ip] for ip in ips if ip in self._sites]
             wanted = [(site.ip, self._instruction(site)) for site in sites]
@@ -344,7 +353,7 @@ class Ftrace:
                 await self._text.poke_bp(changes)
 
     def _instruction(self, site: Site) -> bytes:
-        """What shall stand at a site."""
+        """Return the instruction for a site: a nop or a call."""
         if not site.ops or not self.enabled:
             return NOP5
         if len(site.ops) == 1:
@@ -357,7 +366,8 @@ class Ftrace:
     # -- trampolines ------------------------------------------------------------------------------
 
     def _make_trampoline(self, ops: Struct) -> int:
-        """``create_trampoline``: copy the image's caller, let it load ``ops`` and call ``ops->func``."""
+        """``create_trampoline``: copy the image's ``ftrace_caller`` or ``ftrace_regs_caller``, and change the
+        copy so that it loads ``ops`` and calls ``ops->func``. Returns its address. Raises OSError(ENOMEM)."""
         computer, symbol = self._computer, self._computer.symbol
         caller = "ftrace_regs_caller" if ops.flags & SAVE_REGS else "ftrace_caller"
         call = "ftrace_regs_call" if ops.flags & SAVE_REGS else "ftrace_call"
@@ -385,7 +395,8 @@ class Ftrace:
         return trampoline
 
     async def _free_trampoline(self, ops: Struct) -> None:
-        """Wait until no task is in the trampoline (``synchronize_rcu_tasks``), then free it."""
+        """``arch_ftrace_trampoline_free``, after a wait until no task is in the trampoline
+        (``synchronize_rcu_tasks``)."""
         start, size = int(ops.trampoline), int(ops.trampoline_size)
         await self._sched.synchronize_rcu()
         while any(self._is_inside(task, start, start + size) for task in self._sched):
@@ -396,7 +407,8 @@ class Ftrace:
         computer.unmap_pages(computer.modules_area, start, size, guard=False)
 
     def _is_inside(self, task: Task, start: int, end: int) -> bool:
-        """Whether a task that was stopped between two calls is in ``[start, end)`` or returns there."""
+        """Return whether ``task`` was stopped between two instructions, and is in ``[start, end)`` or may
+        return there."""
         if not task.preempted:
             return False
         registers = task.registers()
@@ -407,10 +419,10 @@ class Ftrace:
         words = struct.unpack(f"<{len(used) // 8}Q", used[: len(used) & -8])
         return any(start <= word < end for word in words)
 
-    # -- what people see --------------------------------------------------------------------------
+    # -- output -----------------------------------------------------------------------------------
 
     def describe(self, site: Site) -> str:
-        """A line of ``enabled_functions`` (``t_show``), without the newline."""
+        """Return the line of a site in ``enabled_functions`` (``t_show``), without the newline."""
         symbols = self._computer.symbols
         views = [self._view(ops) for ops in site.ops]
         regs = any(view.flags & SAVE_REGS for view in views)
@@ -427,13 +439,13 @@ class Ftrace:
         return line
 
     def name(self, site: Site) -> str:
-        """``%ps`` of a site, with its module: a line of ``available_filter_functions``."""
+        """Return the name of a site's function and its module, as in ``available_filter_functions``."""
         name, module = self.function(site)
         return f"{name} [{module}]" if module else name
 
     def function(self, site: Site) -> tuple[str, str | None]:
-        """The function that a site is of, and its module. A weak function that another has replaced is still
-        there, behind some symbol, and has no name of its own (``test_for_valid_rec``)."""
+        """Return the name of a site's function, and its module or None. A weak function that was replaced is
+        still in the text but has no symbol: it gets a made-up name (``test_for_valid_rec``)."""
         found = self._computer.symbols.lookup_address(site.ip)
         if found is None:
             return f"{site.ip:#x}", None

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Static keys: branches that are nops or jumps in the text, kernel/jump_label.c.
+"""Static keys: branches in the text that are nops or jumps. kernel/jump_label.c,
+arch/x86/kernel/jump_label.c.
 
-The keys are the kernel's own code, as far as the text is to be changed. A kernel that was not booted has all
-of its branches as they were compiled, which agrees with the first value of each key.
+Guest code counts the users of a key, and calls ``jump_label_update`` when the text must change. In an image
+that was not booted, the branches are as compiled, which matches the initial value of each key.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _U64 = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class _Entry:
-    """A ``struct jump_entry``. ``inverted``: it jumps while the key is off."""
+    """A ``struct jump_entry``. ``inverted``: the branch is a jump while the key is off."""
 
     code: int
     target: int
@@ -33,7 +34,7 @@ class _Entry:
 
 
 class JumpLabels:
-    """The branches of the kernel and its modules."""
+    """The static branches of the kernel and its modules."""
 
     def __init__(self, computer: Computer, text: Text) -> None:
         self._computer = computer
@@ -48,15 +49,15 @@ class JumpLabels:
             computer.memory.write(initialized, b"\1")
 
     def add(self, table: tuple[int, int]) -> None:
-        """A module is coming (``jump_label_add_module``): its branches become what the keys say now.
-        ``table``: start and end of its ``__jump_table``."""
+        """``jump_label_add_module``: add the branches of a module, and set each to the state of its key.
+        ``table``: start and end of its ``__jump_table``; both 0 if it has none."""
         if table[0]:
             self._tables.append(table)
             for entry in self._entries(table):
                 self._transform(entry)
 
     def remove(self, table: tuple[int, int]) -> None:
-        """The module goes."""
+        """``jump_label_del_module``: remove the branches of a module."""
         if table in self._tables:
             self._tables.remove(table)
 
@@ -81,9 +82,9 @@ class JumpLabels:
                     self._transform(entry)
 
     def _transform(self, entry: _Entry) -> None:
-        """``jump_label_transform``. There is one CPU, which is between two instructions: one of them can be
-        replaced by another of its size at once."""
-        enabled = self._computer.space.read_s32(entry.key)  # -1: just being enabled
+        """``jump_label_transform``: make the branch a nop or a jump. The only CPU is between two
+        instructions now, so an instruction can be replaced in one step by another of the same size."""
+        enabled = self._computer.space.read_s32(entry.key)  # -1 while it is being enabled
         jumps = (enabled != 0) != entry.inverted
         now = self._text.read(entry.code)
         if now[0] == _JMP8 or now[:2] == _NOP2:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Changing kernel text under running tasks, arch/x86/kernel/alternative.c.
+"""Text poking: changes of kernel text while tasks run it. arch/x86/kernel/alternative.c.
 
-A site is first made an int3, then its tail is written, then its first byte. Between the steps the other
-tasks run; one that hits the int3 gets the effect of the new instruction by emulation.
+The first byte of a site becomes an int3, then the other bytes are written, then the first byte. Between the
+steps other tasks run. For a task that hits the int3, the new instruction is emulated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from klpfs.machine.memory import PAGE_SIZE
 
 
 def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Start and end of what lies together of ``pages``, which are in order."""
+    """Yield start and end of each contiguous range of ``pages``, a sorted sequence of page addresses."""
     start = end = 0
     for page in pages:
         if page != end:
@@ -30,7 +30,7 @@ def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 class Text:
-    """The one way in which kernel text is changed."""
+    """Reads and writes kernel text. All changes of kernel text go through this class."""
 
     def __init__(self, computer: Computer, sched: Scheduler) -> None:
         self._computer = computer
@@ -38,16 +38,16 @@ class Text:
         self._poking: dict[int, bytes] = {}
 
     def read(self, site: int, size: int = CALL_SIZE) -> bytes:
-        """The bytes that stand at ``site``."""
+        """Return ``size`` bytes at ``site``."""
         return self._computer.memory.read(site, size)
 
     def poke_early(self, site: int, code: bytes) -> None:
-        """Write text that no task can be running (``text_poke_early``)."""
+        """``text_poke_early``: write text that no task runs now."""
         self._computer.memory.write(site, code)
         self._computer.cpu.code_changed(site, len(code))
 
     def poke_all_early(self, changes: Sequence[tuple[int, bytes]]) -> None:
-        """`poke_early` of many places, of tens of thousands in a blink."""
+        """Like `poke_early` for many sites; fast for tens of thousands of them."""
         write, pages = self._computer.memory.write, set()
         for site, code in changes:
             write(site, code)
@@ -57,8 +57,8 @@ class Text:
             self._computer.cpu.code_changed(first, end - first)
 
     async def poke_bp(self, changes: Sequence[tuple[int, bytes]]) -> None:
-        """``text_poke_bp_batch``: put 5-byte instructions in place of others, each at once for every
-        task. A checkpoint, three times, however many the changes are."""
+        """``text_poke_bp_batch``: replace 5-byte instructions. A task sees either the old or the new
+        instruction at a site. Three checkpoints, for any number of changes."""
         while self._poking:  # text_mutex
             await self._sched.synchronize_rcu()
         self._poking = dict(changes)
@@ -76,13 +76,13 @@ class Text:
             self._poking = {}
 
     def handle_int3(self, task: Task, _stop: Stop) -> bool:
-        """``poke_int3_handler``: let a task that hit the int3 of a change in progress do what the new
-        instruction does. False if the int3 is not ours."""
+        """``poke_int3_handler``: emulate the new instruction for a task that has hit the int3 of `poke_bp`.
+        Returns False if the int3 is another one."""
         cpu = self._computer.cpu
         site = cpu["rip"] - 1
         code = self._poking.get(site)
         if code is None:
-            # The change may have ended since the processor met the int3.
+            # The int3 may be gone by now: then run the instruction that has replaced it.
             if self.read(site, 1)[0] == INT3:
                 return False
             cpu["rip"] = site

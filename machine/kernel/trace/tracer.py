@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The function tracer: who called what, and when. kernel/trace/trace_functions.c, kernel/trace/trace.c.
+"""The function tracer. kernel/trace/trace_functions.c, kernel/trace/trace.c.
 
-A traced function calls ``function_trace_call`` as it calls any ftrace handler; Python stands in for that, and
-keeps a ring of entries.
+A traced function calls ``function_trace_call`` like any ftrace handler. Python replaces that function, and
+stores entries in a ring buffer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.kernel.trace.ftrace import Ftrace
 
 RING_BYTES = 1408 << 10
-"""What the ring takes when something is traced, ``buffer_size_kb``; older entries are overwritten."""
+"""Size of the ring buffer in bytes (``buffer_size_kb``). Older entries are overwritten."""
 _ENTRY = struct.Struct("<QQQIBBxx")
 _ENTRIES = RING_BYTES // _ENTRY.size
 _MAX_COMMS = 4096
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 
 
 class Tracer:
-    """The tracer of one kernel, and what it has seen."""
+    """The function tracer of one kernel, and its ring buffer."""
 
     def __init__(self, computer: Computer, sched: Scheduler, clock: Clock, ftrace: Ftrace) -> None:
         self._symbols = computer.symbols
@@ -61,13 +61,13 @@ class Tracer:
         self._ops = computer.space.view("struct ftrace_ops", computer.symbol("global_ops"))
         self._ops.func = computer.symbol("function_trace_call")
         self._ring = bytearray()
-        self._next = self._cleared = 0  # numbers of entries; where in the ring, is the remainder
+        self._next = self._cleared = 0  # numbers of entries; modulo _ENTRIES, indexes in the ring
         self._comms: dict[int, str] = {}
         self._last: Task | None = None
         self.on = True
         """``tracing_on``"""
         self.current = NOP
-        """The tracer that is used."""
+        """``current_tracer``"""
 
     # -- entries ----------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ class Tracer:
         self._next += 1
 
     def _save_comm(self, task: Task) -> None:
-        """``trace_find_cmdline`` finds it later, when the task is gone."""
+        """``trace_save_cmdline``: store the name of a task for entries that are printed after its end."""
         self._last = task
         self._comms.pop(task.pid, None)
         self._comms[task.pid] = task.comm
@@ -96,7 +96,7 @@ class Tracer:
             del self._comms[next(iter(self._comms))]
 
     def _line(self, number: int) -> str:
-        """An entry as ``trace_print_context`` and ``trace_fn_trace`` have it."""
+        """Return the line of an entry, as ``trace_print_context`` and ``trace_fn_trace`` print it."""
         entry = _Entry(*_ENTRY.unpack_from(self._ring, number % _ENTRIES * _ENTRY.size))
         comm = self._comms.get(entry.pid, _UNKNOWN_COMM)
         irqs = "d" if entry.flags & _IRQS_OFF else "."
@@ -110,7 +110,7 @@ class Tracer:
         )
 
     def text(self) -> str:
-        """``trace``: all entries."""
+        """Return the content of ``trace``: a header and all entries."""
         written = self._next - self._cleared
         count = min(written, _ENTRIES)
         lines = (self._line(number) for number in range(self._next - count, self._next))
@@ -120,17 +120,17 @@ class Tracer:
         )
 
     def clear(self) -> None:
-        """``tracing_reset_online_cpus``: forget all entries."""
+        """``tracing_reset_online_cpus``: remove all entries."""
         self._cleared = self._next
 
     def stop(self) -> None:
-        """``tracing_off``: what led to an oops is kept."""
+        """``tracing_off``: stop recording, so that an oops does not overwrite the entries before it."""
         self.on = False
 
     # -- the tracer -------------------------------------------------------------------------------
 
     async def set_current(self, name: str) -> None:
-        """``tracing_set_tracer``. Raises OSError(EINVAL): there is no such tracer. A checkpoint."""
+        """``tracing_set_tracer``. Raises OSError(EINVAL) if there is no such tracer. A checkpoint."""
         if name not in (NOP, FUNCTION):
             raise OSError(errno.EINVAL, f"no tracer {name}")
         if name == self.current:
@@ -142,25 +142,26 @@ class Tracer:
         else:
             await self._ftrace.unregister(self._ops.address_)
 
-    # -- which functions --------------------------------------------------------------------------
+    # -- filters ----------------------------------------------------------------------------------
 
     def functions(self, *, notrace: bool) -> set[int]:
-        """The sites in a filter, of those that there are."""
+        """Return the existing sites in the filter, or in the notrace filter."""
         chosen = self._ftrace.hash(self._ops.address_, notrace=notrace)
         return chosen & self._ftrace.addresses
 
     def names(self, *, notrace: bool) -> Iterator[str]:
-        """The functions in a filter, in the order of their addresses."""
+        """Return the names of the functions in a filter, sorted by address."""
         chosen = self.functions(notrace=notrace)
         return (self._ftrace.name(site) for site in self._ftrace.sites() if site.ip in chosen)
 
     async def set_functions(self, sites: set[int], *, notrace: bool) -> None:
-        """Replace a filter. A checkpoint if something is traced."""
+        """Replace a filter. A checkpoint if the tracer is active."""
         await self._ftrace.set_hash(self._ops.address_, sites, notrace=notrace)
 
     def apply(self, word: str, sites: set[int]) -> set[int]:
-        """``ftrace_process_regex``: what a word of ``set_ftrace_filter`` makes of a filter: ``name``,
-        ``glob*``, ``!name``, ``glob*:mod:module``. Raises OSError(EINVAL): there is no such function."""
+        """``ftrace_process_regex``: return the filter ``sites`` changed by a word that was written to
+        ``set_ftrace_filter``: ``name``, ``glob*``, ``!name``, ``glob*:mod:module``. Raises OSError(EINVAL)
+        if no function matches."""
         pattern, colon, command = word.partition(":")
         module = command.removeprefix("mod:") if colon else None
         removes, pattern = pattern.startswith("!"), pattern.removeprefix("!")
@@ -174,5 +175,5 @@ class Tracer:
             and fnmatchcase(function[0], pattern or "*")
         }
         if not matching:
-            raise OSError(errno.EINVAL, f"no function is {word}")
+            raise OSError(errno.EINVAL, f"no function matches {word}")
         return sites - matching if removes else sites | matching

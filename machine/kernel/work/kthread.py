@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel threads of guest code. kernel/kthread.c, and kernel/exit.c as far as threads need it."""
+"""Kernel threads that run functions of the guest. kernel/kthread.c, kernel/exit.c."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections import deque
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.freezer import Freezer
-from klpfs.machine.kernel.sched.wait import Once
+from klpfs.machine.kernel.sched.wait import Completion
 from klpfs.machine.kernel.service import S32, S64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
 from klpfs.machine.kernel.work.locking import Locking
 
 _NAME_MAX = 64
-_REMEMBERED = 256
-"""Threads that have ended and that nobody has stopped yet: their task_struct is kept so long."""
+_MAX_EXITED = 256
+"""Most threads that have exited and are kept for a later kthread_stop()."""
 _TASK_PARKED = TaskState(0x40)
 
 
@@ -28,13 +28,13 @@ class _Kthread:
         self.data = data
         self.should_stop = False
         self.should_park = False
-        self.parked = Once()
+        self.parked = Completion()
         self.result = 0
-        self.exited = Once()
+        self.exited = Completion()
 
 
 class Kthreads:
-    """All kernel threads that run functions of the guest."""
+    """The kernel threads of one kernel that run functions of the guest."""
 
     def __init__(
         self, computer: Computer, sched: Scheduler, locking: Locking, freezer: Freezer
@@ -48,7 +48,8 @@ class Kthreads:
 
     @service("kthread_create_on_node")
     async def kthread_create_on_node(self, function: Ptr, data: Ptr, _node: S32, fmt: Ptr) -> int:
-        """A variadic function. The thread waits for its first wake-up."""
+        """Create a kernel thread that runs after its first wake-up. ``fmt`` and the variadic arguments are
+        its name."""
         current = self._sched.current
         name = await vscnprintf_here(self._computer, current, fmt, fixed=4, limit=_NAME_MAX)
         kthread = _Kthread(function, data)
@@ -64,28 +65,30 @@ class Kthreads:
             task = self._sched.create_kthread(text(name), main, sleeping=True)
         except MemoryError:
             raise OSError(errno.ENOMEM, "no memory for a task") from None
-        # Whoever stops it may do so after its end: until then its task_struct has to stay.
+        # kthread_stop() may be called after the end of the thread, and reads its task_struct.
         task.struct.usage.refs.counter += 1
         task.function = function
         self._kthreads[task.address] = kthread
         return task.address
 
     async def _run(self, task: Task, kthread: _Kthread) -> None:
+        """``kthread``: the main function of a kernel thread."""
         kthread.result = -errno.EINTR
         if not kthread.should_stop:
             await self._parkme(task, kthread)
-            kthread.result = 0  # what is left if it dies
+            kthread.result = 0  # the result of a thread that is killed
             result = await task.call(kthread.function, kthread.data) & 0xFFFFFFFF
             kthread.result = result - (result >> 31 << 32)
 
     def _exited(self, task: Task, kthread: _Kthread) -> None:
-        kthread.exited.happen()
-        kthread.parked.happen()
+        kthread.exited.complete_all()
+        kthread.parked.complete_all()
         self._ended.append(task.address)
-        while len(self._ended) > _REMEMBERED:
-            self._forget(self._ended[0])
+        while len(self._ended) > _MAX_EXITED:
+            self._free_kthread(self._ended[0])
 
-    def _forget(self, address: int) -> None:
+    def _free_kthread(self, address: int) -> None:
+        """``free_kthread_struct``: drop a thread that has exited, and its reference to the task_struct."""
         if self._kthreads.pop(address, None) is not None:
             self._ended.remove(address)
             self._sched.put_task_struct(self._computer.space.view("struct task_struct", address))
@@ -97,18 +100,18 @@ class Kthreads:
 
     @service("kthread_stop")
     async def kthread_stop(self, address: Ptr) -> int:
-        """What its function returned; -EINTR if it never ran."""
+        """Wait until the thread has ended. Returns the result of its function; -EINTR if it never ran."""
         kthread = self._kthreads.get(address)
         if kthread is None:
-            raise OSError(errno.ESRCH, "no such thread")
+            raise OSError(errno.ESRCH, "no such kernel thread")
         kthread.should_stop = True
         self.kthread_unpark(address)
-        if not kthread.exited.happened:
+        if not kthread.exited.done:
             task = self._sched.at(address)
             task.signal_pending = True
             task.wake(TaskState.INTERRUPTIBLE | TaskState.UNINTERRUPTIBLE)
         await kthread.exited.wait(self._sched.current)
-        self._forget(address)
+        self._free_kthread(address)
         return kthread.result
 
     @service("kthread_should_stop")
@@ -142,8 +145,9 @@ class Kthreads:
             await self._parkme(self._sched.current, kthread)
 
     async def _parkme(self, task: Task, kthread: _Kthread) -> None:
+        """``__kthread_parkme``: sleep as long as the thread has to park."""
         while kthread.should_park:
-            kthread.parked.happen()
+            kthread.parked.complete_all()
             task.state = _TASK_PARKED
             await task.wait()
         task.state = TaskState.RUNNING
@@ -151,10 +155,10 @@ class Kthreads:
     @service("kthread_park")
     async def kthread_park(self, address: Ptr) -> int:
         kthread = self._kthreads.get(address)
-        if kthread is None or kthread.exited.happened:
-            raise OSError(errno.ENOSYS, "it has ended")
+        if kthread is None or kthread.exited.done:
+            raise OSError(errno.ENOSYS, "the thread has ended")
         if kthread.should_park:
-            raise OSError(errno.EBUSY, "it is parked")
+            raise OSError(errno.EBUSY, "the thread is parked")
         kthread.should_park = True
         task, current = self._sched.at(address), self._sched.current
         if task is not current:
@@ -165,9 +169,9 @@ class Kthreads:
     @service("kthread_unpark")
     def kthread_unpark(self, address: Ptr) -> None:
         kthread = self._kthreads.get(address)
-        if kthread is not None and kthread.should_park and not kthread.exited.happened:
+        if kthread is not None and kthread.should_park and not kthread.exited.done:
             kthread.should_park = False
-            kthread.parked = Once()
+            kthread.parked = Completion()
             self._sched.at(address).wake(_TASK_PARKED)
 
     # -- the end ----------------------------------------------------------------------------------
@@ -191,5 +195,5 @@ class Kthreads:
 
     @service("__put_task_struct")
     def put_task_struct(self, address: Ptr) -> None:
-        """Guest code has dropped the last reference."""
+        """Free a task_struct: guest code has dropped the last reference."""
         self._sched.free_task_struct(address)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sleeping locks, completions, and the wake-up behind wait queues.
+"""Sleeping locks, completions, and the wake-up function of wait queues.
 
-kernel/locking/{mutex,semaphore,rwsem}.c, kernel/sched/completion.c, kernel/sched/wait.c. The state
-is that of the C structs in guest memory; who waits is kept here, because a waiter is a task of
-Python's. A lock is handed from its holder to the first in line, so nobody can starve.
+kernel/locking/{mutex,semaphore,rwsem}.c, kernel/sched/completion.c, kernel/sched/wait.c. The state of a lock
+is in its C struct in guest memory. Its wait queue is here, because waiters are tasks in Python. The owner
+of a lock hands it over to the first waiter, so no task can starve.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ INTERRUPTIBLE, UNINTERRUPTIBLE = TaskState.INTERRUPTIBLE, TaskState.UNINTERRUPTI
 
 
 class _Waiter:
-    """A task in the line for a lock."""
+    """A task that waits for a lock (``struct mutex_waiter``, ``struct rwsem_waiter``)."""
 
     def __init__(self, task: Task, *, reader: bool = False) -> None:
         self.task = task
@@ -52,76 +52,77 @@ class _Waiter:
         self.task.wake()
 
 
-class _Lines:
-    """Who waits for what, by address, in the order in which they came."""
+class _WaitQueues:
+    """Wait queues by the address of the lock, in the order of arrival."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, deque[_Waiter]] = {}
+        self._queues: dict[int, deque[_Waiter]] = {}
 
     def first(self, address: int) -> _Waiter | None:
-        line = self._lines.get(address)
-        return line[0] if line else None
+        queue = self._queues.get(address)
+        return queue[0] if queue else None
 
-    def join(self, address: int, waiter: _Waiter) -> None:
-        self._lines.setdefault(address, deque()).append(waiter)
+    def add(self, address: int, waiter: _Waiter) -> None:
+        self._queues.setdefault(address, deque()).append(waiter)
 
-    def leave(self, address: int, waiter: _Waiter) -> None:
-        line = self._lines.get(address)
-        if line and waiter in line:
-            line.remove(waiter)
-            if not line:
-                del self._lines[address]
+    def remove(self, address: int, waiter: _Waiter) -> None:
+        queue = self._queues.get(address)
+        if queue and waiter in queue:
+            queue.remove(waiter)
+            if not queue:
+                del self._queues[address]
 
     def pop(self, address: int) -> _Waiter | None:
         waiter = self.first(address)
         if waiter is not None:
-            self.leave(address, waiter)
+            self.remove(address, waiter)
         return waiter
 
 
 class Locking:
-    """The sleeping locks of one kernel, by their addresses."""
+    """The sleeping locks of one kernel."""
 
     def __init__(self, computer: Computer, sched: Scheduler, printk: Printk) -> None:
         self._computer = computer
         self._space = computer.space
         self._sched = sched
         self._printk = printk
-        self._lines = _Lines()
+        self._waiters = _WaitQueues()
         preempt_rt = "rtmutex" in computer.space.types["struct mutex"].fields
         self.native = _RT_MUTEXES if preempt_rt else ()
-        """Beginnings of the names of functions that the kernel itself is to run: with PREEMPT_RT its
-        locks are rt_mutexes, and what these need from here is to sleep and to be woken."""
+        """Prefixes of functions that are not replaced. With PREEMPT_RT, mutexes and rw_semaphores are
+        rt_mutexes: guest code, which only needs schedule() and wake-ups from Python."""
 
-    async def _wait_in_line(
+    async def _wait(
         self,
         address: int,
         waiter: _Waiter,
         state: int,
-        give_back: Callable[[], None],
+        release: Callable[[], None],
         timeout: int = MAX_SCHEDULE_TIMEOUT,
     ) -> None:
-        """Sleep until the lock is granted. ``give_back`` undoes a grant that came too late.
+        """Sleep until the lock is granted to ``waiter``. ``release`` is called if the lock was granted and
+        the wait fails nevertheless.
 
         Raises OSError: EINTR after a signal, ETIME after ``timeout`` jiffies.
         """
         task = waiter.task
-        self._lines.join(address, waiter)
+        self._waiters.add(address, waiter)
         try:
             while not waiter.granted:
                 if signal_pending_state(task, state):
                     raise OSError(errno.EINTR, "a signal is pending")
                 if timeout <= 0:
-                    raise OSError(errno.ETIME, "the time is over")
+                    raise OSError(errno.ETIME, "timeout")
                 task.state = state
                 timeout = await schedule_timeout(self._sched, timeout)
         except BaseException:
             if waiter.granted:
-                give_back()
+                release()
             raise
         finally:
             task.state = TaskState.RUNNING
-            self._lines.leave(address, waiter)
+            self._waiters.remove(address, waiter)
 
     # -- struct mutex -----------------------------------------------------------------------------
 
@@ -130,28 +131,29 @@ class Locking:
         return mutex
 
     def _owner(self, address: int) -> int:
-        """``__mutex_owner``: the address of the task that holds the mutex, or 0."""
+        """``__mutex_owner``: return the address of the task that holds the mutex, or 0."""
         return int(self._mutex(address).owner.counter) & _U64_MASK & ~_MUTEX_FLAGS
 
     def _set_owner(self, address: int, owner: int) -> None:
-        waiters = _MUTEX_FLAG_WAITERS if self._lines.first(address) else 0
+        waiters = _MUTEX_FLAG_WAITERS if self._waiters.first(address) else 0
         self._mutex(address).owner.counter = owner | waiters
 
     async def lock(self, address: int, state: int = UNINTERRUPTIBLE) -> None:
-        """Take the mutex at ``address`` for the current task, sleeping in ``state`` if another one
-        holds it. Raises OSError(EINTR) if ``state`` is INTERRUPTIBLE and a signal is pending."""
+        """``__mutex_lock``: lock the mutex at ``address`` for the current task, which sleeps in ``state`` if
+        another task holds it. Raises OSError(EINTR) if ``state`` is INTERRUPTIBLE and a signal is pending.
+        """
         if self.mutex_trylock(address):
             return
         waiter = _Waiter(self._sched.current)
         self._mutex(address).owner.counter |= _MUTEX_FLAG_WAITERS
         try:
-            await self._wait_in_line(address, waiter, state, lambda: self._hand_off(address))
+            await self._wait(address, waiter, state, lambda: self._hand_off(address))
         except BaseException:
             self._set_owner(address, self._owner(address))
             raise
 
     def unlock(self, address: int) -> None:
-        """Give up the mutex at ``address``."""
+        """``mutex_unlock``: unlock the mutex at ``address``."""
         task = self._sched.current
         if self._owner(address) != task.address:
             self._printk(
@@ -162,14 +164,15 @@ class Locking:
         self._hand_off(address)
 
     def _hand_off(self, address: int) -> None:
-        following = self._lines.pop(address)
-        self._set_owner(address, following.task.address if following else 0)
-        if following:
-            following.grant()
+        """``__mutex_handoff``: give the mutex to the first waiter, or unlock it."""
+        waiter = self._waiters.pop(address)
+        self._set_owner(address, waiter.task.address if waiter else 0)
+        if waiter:
+            waiter.grant()
 
     @asynccontextmanager
     async def mutex(self, address: int) -> AsyncIterator[None]:
-        """Hold the mutex at ``address`` on the current task. A checkpoint if it has to wait."""
+        """Hold the mutex at ``address`` for the current task. A checkpoint if another task holds it."""
         call, symbol = self._sched.current.call, self._computer.symbol
         if self.native:
             await call(symbol("mutex_lock"), address)
@@ -220,7 +223,7 @@ class Locking:
     async def _down(self, address: int, state: int, timeout: int = MAX_SCHEDULE_TIMEOUT) -> int:
         if self.down_trylock(address):
             waiter = _Waiter(self._sched.current)
-            await self._wait_in_line(address, waiter, state, lambda: self.up(address), timeout)
+            await self._wait(address, waiter, state, lambda: self.up(address), timeout)
         return 0
 
     @service("down")
@@ -245,7 +248,7 @@ class Locking:
 
     @service("down_trylock")
     def down_trylock(self, address: Ptr) -> int:
-        """0 when it was taken: the other way round than with a mutex."""
+        """Return 0 if the semaphore was taken, else 1, unlike mutex_trylock()."""
         semaphore = self._space.view("struct semaphore", address)
         if not semaphore.count:
             return 1
@@ -254,7 +257,7 @@ class Locking:
 
     @service("up")
     def up(self, address: Ptr) -> None:
-        waiter = self._lines.pop(address)
+        waiter = self._waiters.pop(address)
         if waiter:
             waiter.grant()
         else:
@@ -265,7 +268,7 @@ class Locking:
     def _rwsem_add(self, address: int, change: int) -> None:
         self._space.view("struct rw_semaphore", address).count.counter += change
 
-    def _rwsem_try(self, address: int, task: Task, *, reader: bool) -> bool:
+    def _rwsem_trylock(self, address: int, task: Task, *, reader: bool) -> bool:
         semaphore = self._space.view("struct rw_semaphore", address)
         held = int(semaphore.count.counter)
         if held & _RWSEM_WRITER_LOCKED if reader else held:
@@ -276,22 +279,23 @@ class Locking:
 
     async def _rwsem_down(self, address: int, state: int, *, reader: bool) -> int:
         task = self._sched.current
-        if self._lines.first(address) or not self._rwsem_try(address, task, reader=reader):
+        if self._waiters.first(address) or not self._rwsem_trylock(address, task, reader=reader):
             release = self.up_read if reader else self.up_write
             waiter = _Waiter(task, reader=reader)
             try:
-                await self._wait_in_line(address, waiter, state, lambda: release(address))
+                await self._wait(address, waiter, state, lambda: release(address))
             except BaseException:
-                self._rwsem_pass_on(address)  # it may have stood in the way of those behind it
+                self._rwsem_mark_wake(address)  # waiters behind this one may get the lock now
                 raise
         return 0
 
-    def _rwsem_pass_on(self, address: int) -> None:
-        """``rwsem_mark_wake``: the first writer in line, or all readers up to the next writer."""
-        while (waiter := self._lines.first(address)) and self._rwsem_try(
+    def _rwsem_mark_wake(self, address: int) -> None:
+        """``rwsem_mark_wake``: grant the lock to the first writer, or to all readers before the next
+        writer."""
+        while (waiter := self._waiters.first(address)) and self._rwsem_trylock(
             address, waiter.task, reader=waiter.reader
         ):
-            self._lines.pop(address)
+            self._waiters.pop(address)
             waiter.grant()
 
     @service("down_read")
@@ -311,7 +315,7 @@ class Locking:
 
     @service("down_read_trylock")
     def down_read_trylock(self, address: Ptr) -> bool:
-        return self._rwsem_try(address, self._sched.current, reader=True)
+        return self._rwsem_trylock(address, self._sched.current, reader=True)
 
     @service("down_write")
     async def down_write(self, address: Ptr) -> None:
@@ -325,33 +329,33 @@ class Locking:
 
     @service("down_write_trylock")
     def down_write_trylock(self, address: Ptr) -> bool:
-        return self._rwsem_try(address, self._sched.current, reader=False)
+        return self._rwsem_trylock(address, self._sched.current, reader=False)
 
     @service("up_read")
     def up_read(self, address: Ptr) -> None:
         self._rwsem_add(address, -_RWSEM_READER_BIAS)
-        self._rwsem_pass_on(address)
+        self._rwsem_mark_wake(address)
 
     @service("up_write")
     def up_write(self, address: Ptr) -> None:
         self._space.view("struct rw_semaphore", address).owner.counter = 0
         self._rwsem_add(address, -_RWSEM_WRITER_LOCKED)
-        self._rwsem_pass_on(address)
+        self._rwsem_mark_wake(address)
 
     @service("downgrade_write")
     def downgrade_write(self, address: Ptr) -> None:
         self._rwsem_add(address, _RWSEM_READER_BIAS - _RWSEM_WRITER_LOCKED)
         owner = self._sched.current.address | _RWSEM_READER_OWNED
         self._space.view("struct rw_semaphore", address).owner.counter = owner
-        self._rwsem_pass_on(address)
+        self._rwsem_mark_wake(address)
 
     # -- struct completion ------------------------------------------------------------------------
 
     async def _wait_for_completion(
         self, address: int, state: int, timeout: int = MAX_SCHEDULE_TIMEOUT
     ) -> int:
-        """``do_wait_for_common``: the jiffies left (at least 1), 0 after the timeout, or
-        -ERESTARTSYS after a signal."""
+        """``wait_for_common``: wait for a completion. Returns the jiffies that are left (at least 1), 0 after
+        the timeout, or -ERESTARTSYS after a signal."""
         self._sched.might_sleep("kernel/sched/completion.c", 101)
         completion = self._space.view("struct completion", address)
         if not completion.done:
@@ -362,12 +366,12 @@ class Locking:
                         timeout = -ERESTARTSYS
                         break
                     waiter = _Waiter(task)
-                    self._lines.join(address, waiter)
+                    self._waiters.add(address, waiter)
                     try:
                         task.state = state
                         timeout = await schedule_timeout(self._sched, timeout)
                     finally:
-                        self._lines.leave(address, waiter)
+                        self._waiters.remove(address, waiter)
                     if completion.done or timeout <= 0:
                         break
             finally:
@@ -421,32 +425,32 @@ class Locking:
 
     @service("complete")
     def complete(self, address: Ptr) -> None:
-        """Let one task go on, the first that waits or the next that will."""
+        """Wake the first waiter. If there is none, the next wait returns at once."""
         completion = self._space.view("struct completion", address)
         if completion.done != _DONE_FOR_ALL:
             completion.done += 1
-        waiter = self._lines.pop(address)
+        waiter = self._waiters.pop(address)
         if waiter:
             waiter.grant()
 
     @service("complete_all")
     def complete_all(self, address: Ptr) -> None:
-        """Let every task go on, now and later."""
+        """Wake all waiters. Later waits return at once."""
         self._space.view("struct completion", address).done = _DONE_FOR_ALL
-        while waiter := self._lines.pop(address):
+        while waiter := self._waiters.pop(address):
             waiter.grant()
 
     # -- rt_mutexes -------------------------------------------------------------------------------
 
     @service("rt_mutex_setprio")
     def rt_mutex_setprio(self, _task: Ptr, _pi_task: Ptr) -> None:
-        """Whoever can run does, whatever its priority: there is nothing to inherit."""
+        """Do nothing: the scheduler has no priorities, so there is no priority inheritance."""
 
     # -- wait queues ------------------------------------------------------------------------------
 
     @service("default_wake_function")
     def default_wake_function(self, entry: Ptr, mode: U32, _flags: S32, _key: Ptr) -> int:
-        """Wake the task of a wait_queue_entry. The queues themselves are guest code."""
+        """Wake the task of a wait_queue_entry. The code of wait queues itself is guest code."""
         address = int(self._space.view("struct wait_queue_entry", entry).private)
         return int(self._wake(address, mode))
 
@@ -461,5 +465,5 @@ class Locking:
     def _wake(self, address: int, states: int) -> bool:
         try:
             return self._sched.at(address).wake(states)
-        except OSError:  # it has ended, and is still held by somebody
+        except OSError:  # the task has ended, and the caller holds a reference to its task_struct
             return False

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""RCU of one processor: a read-side section is one with preemption off, so a grace period is over as soon
-as the guest is found with preemption on. kernel/rcu/."""
+"""RCU on one CPU, kernel/rcu/. Read-side sections have preemption off, so a grace period ends as soon as
+the guest has preemption on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from klpfs.machine.limits import check_room
 
 
 class Rcu:
-    """Grace periods for guest code. ``run_later`` queues work on a kernel thread."""
+    """Grace periods and callbacks. ``run_later`` runs a function on a kernel thread."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class Rcu:
         self._waiting.append((function, argument))
 
     async def _invoke(self) -> None:
-        """``rcu_do_batch``, on a worker. A function of 0 means kfree."""
+        """``rcu_do_batch`` on a worker: wait for a grace period, then call the callbacks. The function 0
+        means kvfree()."""
         await self._sched.synchronize_rcu()
         batch, self._waiting = self._waiting, []
         task: Task = self._sched.current

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Time for guest code: timers, sleeping, and what o'clock it is.
+"""Timers, sleeping, and reading the time. kernel/time/timer.c, kernel/time/timekeeping.c,
+include/linux/timer.h.
 
-kernel/time/timer.c, kernel/time/timekeeping.c, include/linux/timer.h. A timer is a struct timer_list
-in guest memory; its function runs on ksoftirqd/0 with preemption off, as in a softirq.
+A timer is a struct timer_list in guest memory. Its function runs on ksoftirqd/0 with preemption off, as in a
+softirq.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from collections.abc import Callable
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.clock import HZ, Clock
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
-from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Once, schedule_timeout
+from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Completion, schedule_timeout
 from klpfs.machine.kernel.service import S64, U32, U64, Ptr, service
 from klpfs.machine.limits import check_room
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import LIST_POISON2
 
 SOFTIRQ_OFFSET = 1 << 8
-"""What a softirq adds to the preempt count, include/linux/preempt.h."""
+"""Added to the preempt count in a softirq, include/linux/preempt.h."""
 _STALE_ENTRIES = 64
 _NSEC_PER_SEC = 1_000_000_000
 _LONGEST_SPIN = 1.0
-"""Seconds between two looks at a task that spins with preemption off."""
+"""Seconds between two lockup checks of a task that is in udelay()."""
 _TK_OFFS_BOOT = 1  # enum tk_offsets
 
 Callback = Callable[[], None]
 
 
 class _Entry:
-    """A timer in the queue, the guest's (by its address) or one of Python's."""
+    """An entry of the timer queue: the address of a guest timer, or a Python callback."""
 
     def __init__(self, ticks: int, order: int, timer: int | Callback) -> None:
         self.ticks = ticks
@@ -44,7 +45,7 @@ class _Entry:
 
 
 class Timers:
-    """The timers of one kernel, and the clock that it shows."""
+    """The timers of one kernel, and the functions that sleep and read the time."""
 
     def __init__(self, computer: Computer, sched: Scheduler, clock: Clock) -> None:
         self._space = computer.space
@@ -54,13 +55,13 @@ class Timers:
         self._pending: dict[int | Callback, _Entry] = {}
         self._order = itertools.count()
         self._ksoftirqd: Task | None = None
-        self._running: tuple[int, Once] | None = None
+        self._running: tuple[int, Completion] | None = None
         self._symbols = computer.symbols
         self.warn_once: Callable[[str], None] = lambda message: None
-        """``WARN_ONCE`` of a timer's function; set when the kernel is put together."""
+        """``WARN_ONCE`` about a timer's function; set by `Kernel`."""
         self.direct: dict[int, Callable[[int], None]] = {}
-        """Timer functions of the guest that Python stands in for, by address: no guest code runs
-        between the end of the time and the call."""
+        """Python replacements of guest timer functions, by address. They are called directly when the timer
+        expires."""
 
     def start(self) -> None:
         """Create ksoftirqd/0."""
@@ -69,16 +70,16 @@ class Timers:
     # -- for services -----------------------------------------------------------------------------
 
     def call_later(self, ticks: int, callback: Callback) -> None:
-        """Call ``callback`` in so many ticks, at the next one at the earliest."""
+        """Call ``callback`` after ``ticks``, at the next tick at the earliest."""
         self._enqueue(callback, self._clock.ticks() + ticks)
 
     def add(self, timer: int, expires: int) -> bool:
-        """Start the timer_list at ``timer``, or move it, to the time when jiffies are ``expires``.
-        Whether it was pending."""
+        """``__mod_timer``: start a timer, or move it, so that it expires when jiffies are ``expires``.
+        Returns whether it was pending."""
         pending = self.delete(timer)
         view = self._space.view("struct timer_list", timer)
         view.expires = expires
-        # All that guest code looks at is whether the node is hashed (timer_pending()).
+        # Guest code only checks whether the node is hashed (timer_pending()).
         view.entry.next = 0
         view.entry.pprev = view.member_address_("entry.next")
         away = (expires - self._clock.jiffies() + (1 << 63)) % (1 << 64) - (1 << 63)
@@ -86,14 +87,15 @@ class Timers:
         return pending
 
     def delete(self, timer: int) -> bool:
-        """Stop the timer_list at ``timer``. Whether it was pending."""
+        """``timer_delete``: stop a timer. Returns whether it was pending."""
         if self._pending.pop(timer, None) is None:
             return False
         self._detach(timer)
         return True
 
     async def delete_sync(self, timer: int) -> bool:
-        """Stop a timer and wait for the end of its function. Whether it was pending."""
+        """``timer_delete_sync``: stop a timer, and wait until its function has returned. Returns whether it
+        was pending."""
         pending = self.delete(timer)
         task = self._sched.current
         while task is not self._ksoftirqd and self._running and self._running[0] == timer:
@@ -101,6 +103,7 @@ class Timers:
         return pending
 
     def _detach(self, timer: int) -> None:
+        """``detach_timer``"""
         entry = self._space.view("struct timer_list", timer).entry
         entry.pprev = 0
         entry.next = LIST_POISON2
@@ -109,7 +112,7 @@ class Timers:
         if len(self._queue) > 2 * len(self._pending) + _STALE_ENTRIES:
             self._queue = sorted(self._pending.values())
         check_room(self._pending)
-        # The earliest that a timer runs is the next tick.
+        # A timer expires at the next tick at the earliest.
         entry = _Entry(max(ticks, self._clock.ticks() + 1), next(self._order), timer)
         self._pending[timer] = entry
         heapq.heappush(self._queue, entry)
@@ -149,15 +152,15 @@ class Timers:
                 if function in self.direct:
                     self.direct[function](timer)
                     continue
-            except PageFault as fault:  # its memory is gone, and nobody has deleted it
+            except PageFault as fault:  # the memory was freed without deleting the timer
                 await self._sched.fault(task, fault)
-            await self._call(task, function, timer)
+            await self._call_timer_fn(task, function, timer)
 
-    async def _call(self, task: Task, function: int, timer: int) -> None:
-        """``call_timer_fn``"""
+    async def _call_timer_fn(self, task: Task, function: int, timer: int) -> None:
+        """``call_timer_fn``: call the function of a timer with preemption off."""
         sched = self._sched
         await sched.acquire(task)
-        done = Once()
+        done = Completion()
         self._running = timer, done
         sched.preempt_count += SOFTIRQ_OFFSET
 
@@ -170,7 +173,7 @@ class Timers:
         finally:
             sched.preempt_count = 0
             self._running = None
-            done.happen()
+            done.complete_all()
 
     # -- struct timer_list ------------------------------------------------------------------------
 
@@ -208,7 +211,7 @@ class Timers:
 
     @service("round_jiffies")
     def round_jiffies(self, jiffies: U64) -> int:
-        """To a whole second, so that timers fall together, unless that is over."""
+        """Round to a whole second, unless the result has passed. Timers then expire together."""
         rest = jiffies % HZ
         rounded = jiffies - rest + (0 if rest < HZ // 4 else HZ)
         is_after = (rounded - self._clock.jiffies()) % (1 << 64) - 1 < (1 << 63) - 1
@@ -258,7 +261,7 @@ class Timers:
 
     @service("msleep")
     async def msleep(self, milliseconds: U32) -> None:
-        """At least so long; to the nanosecond under a virtual clock."""
+        """Sleep for at least ``milliseconds``, and exactly as long with a virtual clock."""
         end = self._clock.now() + milliseconds * 1_000_000
         task = self._sched.current
         while (left := end - self._clock.now()) > 0:
@@ -268,7 +271,8 @@ class Timers:
 
     @service("msleep_interruptible")
     async def msleep_interruptible(self, milliseconds: U32) -> int:
-        """The milliseconds that a signal has cut off, in whole ticks."""
+        """Like `msleep`, until a signal is pending. Returns the milliseconds that are left, rounded up to
+        ticks."""
         end = self._clock.now() + milliseconds * 1_000_000
         task = self._sched.current
         while (left := end - self._clock.now()) > 0:
@@ -298,7 +302,7 @@ class Timers:
         await self._delay(nanoseconds)
 
     async def _delay(self, nanoseconds: int) -> None:
-        """The CPU would spin; here the host need not."""
+        """Wait with the CPU kept, as a busy loop would, but without load on the host."""
         end = self._clock.now() + nanoseconds
         task = self._sched.current
         with self._sched.pin(task):
@@ -307,7 +311,7 @@ class Timers:
                 await self._clock.sleep(min(max(left, 0), _LONGEST_SPIN))
                 if left <= _LONGEST_SPIN:
                     break
-                self._sched.watch(task)
+                self._sched.check_atomic(task)
 
     @service("yield")
     async def yield_(self) -> None:
@@ -317,12 +321,12 @@ class Timers:
 
     @service("__cond_resched")
     async def cond_resched(self) -> int:
-        """Whether another task was let run; nobody can tell."""
+        """Let other tasks run. Returns 0, because it is not known whether one has."""
         with self._sched.pin(self._sched.current):
             await self._clock.sleep(0)
         return 0
 
-    # -- what o'clock it is -----------------------------------------------------------------------
+    # -- reading the time -------------------------------------------------------------------------
 
     @service("ktime_get", "ktime_get_ns", "ktime_get_raw", "ktime_get_boottime",
              "ktime_get_boottime_ns", "ktime_get_mono_fast_ns", "ktime_get_raw_fast_ns",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Work that is done later by kernel threads: kernel/workqueue.c.
+"""Workqueues: work items that kernel threads execute later. kernel/workqueue.c.
 
-A work item is a struct work_struct in guest memory, or a coroutine function of Python's. Items of
-a queue go to a pool of workers. In a bound pool one worker runs at a time, and when it sleeps, the
-next one starts; in the unbound pool every item gets a worker at once.
+A work item is a struct work_struct in guest memory, or an async function in Python. The items of a workqueue
+are executed by a pool of workers. In a bound pool one worker runs at a time; when it sleeps, another one
+starts. In the unbound pool each item gets a worker at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from klpfs.machine.kernel.clock import HZ
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
 from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
-from klpfs.machine.kernel.sched.wait import IDLE, Once
+from klpfs.machine.kernel.sched.wait import IDLE, Completion
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
 from klpfs.machine.kernel.work.timer import Timers
@@ -26,7 +26,7 @@ from klpfs.machine.memory import PageFault
 
 PF_WQ_WORKER = 0x20
 IDLE_WORKER_SECONDS = 300.0
-"""So long an idle worker that is not needed stays (IDLE_WORKER_TIMEOUT)."""
+"""Time after which an idle worker that is not needed exits (IDLE_WORKER_TIMEOUT)."""
 _SPARE_WORKERS = 2
 _WQ_NAME_LEN = 24
 _WQ_MAX_ACTIVE, _WQ_DFL_ACTIVE = 512, 256
@@ -51,20 +51,20 @@ _SYSTEM_QUEUES = {
     "system_power_efficient_wq": ("events_power_efficient", 0),
     "system_freezable_power_efficient_wq": ("events_freezable_power_efficient", 0),
 }
-"""Variables of the kernel that point to a queue; its name and flags."""
+"""Name and flags of the workqueues that variables of the kernel point to."""
 
 Function = Callable[[], Awaitable[None]]
 Key = int | Function
-"""What tells work items apart: the address of the work_struct, or the Python function."""
+"""Identity of a work item: the address of the work_struct, or the Python function."""
 
 
 class _Item:
-    """One queueing of a work item, until it has been done."""
+    """A work item that has been queued once. ``done`` is set when it was executed or cancelled."""
 
     def __init__(self, key: Key, queue: _Workqueue) -> None:
         self.key = key
         self.queue = queue
-        self.done = Once()
+        self.done = Completion()
 
 
 class _Workqueue:
@@ -78,7 +78,7 @@ class _Workqueue:
         self.nr_active = 0
         self.inactive: deque[_Item] = deque()
         self.items: dict[_Item, None] = {}
-        """All that is queued or being done, in its order."""
+        """All items that are queued or executed, in the order of queueing."""
         self.draining = False
 
 
@@ -92,9 +92,9 @@ class _Worker:
         self.item: _Item | None = None
         self.function = 0
         self.scheduled: deque[_Item] = deque()
-        """Items that wait for the end of the very work that this worker does."""
+        """Items with the same work as `item`, which this worker executes next."""
         self.counted = False
-        """It is among ``pool.nr_running``."""
+        """True if ``pool.nr_running`` includes this worker."""
         self.asleep = False
         self.idle = False
 
@@ -127,7 +127,7 @@ class _Pool:
 
 
 class Workqueues:
-    """All work queues of one kernel, and the workers that serve them."""
+    """The workqueues of one kernel, and their workers."""
 
     def __init__(
         self, computer: Computer, sched: Scheduler, slab: Slab, timers: Timers, printk: Printk
@@ -144,7 +144,7 @@ class Workqueues:
         self._queues: dict[int, _Workqueue] = {}
         self._pending: dict[Key, _Item] = {}
         self._delayed: set[Function] = set()
-        self._canceling: dict[int, Once] = {}
+        self._canceling: dict[int, Completion] = {}
         self._worker_of: dict[Task, _Worker] = {}
         self._system: _Workqueue
         timer_fn = computer.symbols.lookup("delayed_work_timer_fn")
@@ -152,7 +152,8 @@ class Workqueues:
             timers.direct[timer_fn] = self.delayed_work_timer_fn
 
     def start(self) -> None:
-        """``workqueue_init``: the system's queues and the first workers. Needs kernel threads."""
+        """``workqueue_init``: create the system workqueues and the first workers. Call this after
+        `Scheduler.start`."""
         for variable, (name, flags) in _SYSTEM_QUEUES.items():
             at = self._computer.symbols.lookup(variable)
             if at is None:
@@ -167,32 +168,33 @@ class Workqueues:
     # -- for services -----------------------------------------------------------------------------
 
     def queue(self, function: Function) -> None:
-        """Run an async function on a worker (``schedule_work``); once, if it is queued already."""
+        """``schedule_work``: run an async function on a worker. Does nothing if it is queued already."""
         if function not in self._pending:
             self._queue_work(self._system, function)
 
     def queue_delayed(self, function: Function, seconds: float) -> None:
-        """The same in so many seconds of guest time, rounded to ticks (``schedule_delayed_work``).
-        Nothing happens if it is queued or waits already."""
+        """``schedule_delayed_work``: queue an async function after ``seconds`` of guest time, rounded to
+        ticks. Does nothing if it is queued or delayed already."""
         if function in self._delayed or function in self._pending:
             return
 
-        def over() -> None:
+        def expired() -> None:
             self._delayed.discard(function)
             self.queue(function)
 
         self._delayed.add(function)
-        self._timers.call_later(round(seconds * HZ), over)
+        self._timers.call_later(round(seconds * HZ), expired)
 
     # -- queueing ---------------------------------------------------------------------------------
 
     def _at(self, address: int) -> _Workqueue:
+        """Return the workqueue at ``address``. Raises PageFault if there is none."""
         queue = self._queues.get(address)
         if queue is None:
-            raise PageFault(address)  # where the kernel would read, and find nothing or rubbish
+            raise PageFault(address)
         return queue
 
-    def _work(self, work: int) -> int:
+    def _work_data(self, work: int) -> int:
         return int(self._space.view("struct work_struct", work).data.counter)
 
     def _test_and_set_pending(self, work: int) -> bool:
@@ -205,7 +207,7 @@ class Workqueues:
         self._space.view("struct work_struct", work).data.counter &= ~_PENDING
 
     def _queue_work(self, queue: _Workqueue, key: Key) -> None:
-        """``__queue_work``"""
+        """``__queue_work``: queue an item. Logs a warning and drops the item if the queue is draining."""
         if queue.draining and not self._is_chained_work(queue):
             self._printk(
                 LOGLEVEL_WARNING, f"workqueue: work queued on {queue.name}, which is drained"
@@ -222,17 +224,19 @@ class Workqueues:
             queue.inactive.append(item)
 
     def _insert_work(self, item: _Item) -> None:
+        """``insert_work``: put an item on the worklist of its pool, and wake a worker."""
         pool = item.queue.pool
         pool.worklist.append(item)
         if pool.need_more_worker():
             pool.wake_up_worker()
 
     def _is_chained_work(self, queue: _Workqueue) -> bool:
+        """``is_chained_work``: return whether the current task executes an item of ``queue``."""
         worker = self._worker_of.get(self._sched.current)
         return bool(worker and worker.item and worker.item.queue is queue)
 
     def _finish(self, item: _Item) -> None:
-        """An item has been done or taken back (``pwq_dec_nr_in_flight``)."""
+        """``pwq_dec_nr_in_flight``: remove an item that was executed or cancelled from its queue."""
         queue = item.queue
         del queue.items[item]
         if item in queue.inactive:
@@ -242,11 +246,12 @@ class Workqueues:
             if queue.inactive and queue.nr_active < queue.max_active:
                 queue.nr_active += 1
                 self._insert_work(queue.inactive.popleft())
-        item.done.happen()
+        item.done.complete_all()
 
     # -- workers ----------------------------------------------------------------------------------
 
     def _create_worker(self, pool: _Pool) -> None:
+        """``create_worker``: start a worker with the first free number."""
         taken = {worker.number for worker in pool.workers}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         worker = _Worker(pool, number)
@@ -255,8 +260,8 @@ class Workqueues:
         )
         task.struct.flags |= PF_WQ_WORKER
         task.state = IDLE
-        task.on_sleep = lambda: self._sleeping(worker)
-        task.on_resume = lambda: self._resumed(worker)
+        task.on_sleep = lambda: self._worker_sleeping(worker)
+        task.on_resume = lambda: self._worker_running(worker)
         pool.workers.add(worker)
         self._worker_of[task] = worker
         self._enter_idle(worker)
@@ -272,46 +277,47 @@ class Workqueues:
             worker.idle = False
             worker.pool.idle.remove(worker)
 
-    def _sleeping(self, worker: _Worker) -> None:
-        """``wq_worker_sleeping``"""
+    def _worker_sleeping(self, worker: _Worker) -> None:
+        """``wq_worker_sleeping``: let another worker run while this one sleeps."""
         if worker.counted:
             worker.asleep = True
             worker.pool.count(worker, False)
             if worker.pool.need_more_worker():
                 worker.pool.wake_up_worker()
 
-    def _resumed(self, worker: _Worker) -> None:
-        """``wq_worker_running``"""
+    def _worker_running(self, worker: _Worker) -> None:
+        """``wq_worker_running``: count the worker again."""
         if worker.asleep:
             worker.asleep = False
             worker.pool.count(worker, True)
 
     async def _worker_thread(self, worker: _Worker) -> int:
+        """``worker_thread``: the main function of a worker."""
         pool, task = worker.pool, worker.task
         try:
             while await self._wait_for_work(worker):
                 if not pool.need_more_worker():
                     self._enter_idle(worker)
                     continue
-                if not pool.idle:  # one is always in reserve, for when this one sleeps
+                if not pool.idle:  # keep one in reserve, which runs when this one sleeps
                     self._create_worker(pool)
                 pool.count(worker, True)
                 while pool.keep_working():
-                    await self._process(worker, pool.worklist.popleft())
+                    await self._process_one_work(worker, pool.worklist.popleft())
                     while worker.scheduled:
-                        await self._process(worker, worker.scheduled.popleft())
+                        await self._process_one_work(worker, worker.scheduled.popleft())
                 pool.count(worker, False)
                 self._enter_idle(worker)
         except TaskExit:
-            self._replace(worker)
+            self._replace_worker(worker)
             raise
         finally:
-            self._bury(worker)
+            self._detach_worker(worker)
             del self._worker_of[task]
         return 0
 
     async def _wait_for_work(self, worker: _Worker) -> bool:
-        """Sleep while there is nothing to do. False: it was too long, the worker shall end."""
+        """Sleep until there is work. Returns False if the worker was idle for too long and has to exit."""
         task, pool = worker.task, worker.pool
         if not pool.need_more_worker():
             task.state = IDLE
@@ -323,7 +329,8 @@ class Workqueues:
         self._leave_idle(worker)
         return True
 
-    def _bury(self, worker: _Worker) -> None:
+    def _detach_worker(self, worker: _Worker) -> None:
+        """``worker_detach_from_pool``: remove a worker, and put its scheduled items back on the worklist."""
         pool = worker.pool
         self._leave_idle(worker)
         worker.asleep = False
@@ -332,40 +339,40 @@ class Workqueues:
         pool.worklist.extendleft(reversed(worker.scheduled))
         worker.scheduled.clear()
 
-    def _replace(self, worker: _Worker) -> None:
-        """It has died of the work that it did: the rest of the work goes on."""
+    def _replace_worker(self, worker: _Worker) -> None:
+        """Replace a worker that was killed by the work that it executed, so that other work goes on."""
         pool = worker.pool
-        self._bury(worker)
+        self._detach_worker(worker)
         if not pool.idle:
             self._create_worker(pool)
         elif pool.need_more_worker():
             pool.wake_up_worker()
 
-    def _executing(self, key: Key) -> _Worker | None:
-        """``find_worker_executing_work``"""
+    def _find_worker_executing_work(self, key: Key) -> _Worker | None:
+        """``find_worker_executing_work``: return the worker that executes an item, or None."""
         for worker in self._worker_of.values():
             if not worker.item or worker.item.key != key:
                 continue
-            # With another function, the memory of the work that runs is something else by now.
-            if callable(key) or worker.function == self._function(key):
+            # If the function is another one, the work was freed, and its memory holds a new work.
+            if callable(key) or worker.function == self._work_func(key):
                 return worker
         return None
 
-    def _function(self, work: int) -> int:
+    def _work_func(self, work: int) -> int:
         return int(self._space.view("struct work_struct", work).func)
 
-    async def _process(self, worker: _Worker, item: _Item) -> None:
-        """``process_one_work``"""
+    async def _process_one_work(self, worker: _Worker, item: _Item) -> None:
+        """``process_one_work``: execute an item, or schedule it after the same work on another worker."""
         pool, queue, key, task = worker.pool, item.queue, item.key, worker.task
         try:
-            collision = self._executing(key)
+            collision = self._find_worker_executing_work(key)
             if collision is not None:
                 collision.scheduled.append(item)
                 return
             if not callable(key):
-                worker.function = self._function(key)
+                worker.function = self._work_func(key)
                 self._clear_pending(key)
-        except PageFault as fault:  # its memory is gone, and nobody has cancelled it
+        except PageFault as fault:  # the memory was freed without cancelling the work
             self._pending.pop(key, None)
             self._finish(item)
             await self._sched.fault(task, fault)
@@ -389,7 +396,7 @@ class Workqueues:
             self._finish(item)
         pool.count(worker, True)
         task.state = TaskState.RUNNING
-        await task.wait()  # let others run, if it goes on and on
+        await task.wait()  # cond_resched(): let other tasks run
 
     def _report_leak(self, worker: _Worker, count: int) -> None:
         task = worker.task
@@ -418,7 +425,7 @@ class Workqueues:
 
     @service("mod_delayed_work_on")
     def mod_delayed_work_on(self, cpu: S32, queue: Ptr, dwork: Ptr, delay: U64) -> bool:
-        """Whether it was pending."""
+        """Queue the work with a new delay. Returns whether it was pending."""
         was_pending = self._grab_pending(self._work_in(dwork), self._timer_in(dwork))
         if was_pending is None:
             return True
@@ -426,7 +433,7 @@ class Workqueues:
         return was_pending
 
     def _queue_delayed(self, cpu: int, queue: int, dwork: int, delay: int) -> None:
-        """``__queue_delayed_work``"""
+        """``__queue_delayed_work``: start the timer of the work, or queue it if ``delay`` is 0."""
         if not delay:
             self._queue_work(self._at(queue), self._work_in(dwork))
             return
@@ -448,8 +455,8 @@ class Workqueues:
         return dwork + self._space.types.offsetof("struct delayed_work", "timer")
 
     def _grab_pending(self, work: int, timer: int | None) -> bool | None:
-        """``try_to_grab_pending``: take the item back and own its PENDING bit. Whether it was
-        pending; None: somebody else is cancelling it."""
+        """``try_to_grab_pending``: remove an item from its queue, and keep its PENDING bit set. Returns
+        whether it was pending; None if another task is cancelling it."""
         if timer is not None and self._timers.delete(timer):
             return True
         if not self._test_and_set_pending(work):
@@ -457,19 +464,20 @@ class Workqueues:
         item = self._pending.pop(work, None)
         if item is None:
             return None
-        for line in (item.queue.pool.worklist, *(w.scheduled for w in self._worker_of.values())):
-            if item in line:
-                line.remove(item)
+        for queue in (item.queue.pool.worklist, *(w.scheduled for w in self._worker_of.values())):
+            if item in queue:
+                queue.remove(item)
         self._finish(item)
         return True
 
-    # -- waiting for them and taking them back ----------------------------------------------------
+    # -- flushing and cancelling ------------------------------------------------------------------
 
     async def _flush(self, work: int) -> bool:
-        """``__flush_work``: wait for the last queueing; whether there was one. A checkpoint if so."""
+        """``__flush_work``: wait until a work that is queued or executed is finished. Returns whether there
+        was one. A checkpoint if so."""
         item = self._pending.get(work)
         if item is None:
-            worker = self._executing(work)
+            worker = self._find_worker_executing_work(work)
             item = worker.item if worker else None
         if item is None:
             return False
@@ -487,6 +495,7 @@ class Workqueues:
         return await self._flush(self._work_in(dwork))
 
     def _cancel(self, work: int, timer: int | None) -> bool:
+        """``__cancel_work``: cancel a work. Returns whether it was pending."""
         was_pending = self._grab_pending(work, timer)
         if was_pending is None:
             return False
@@ -494,20 +503,21 @@ class Workqueues:
         return was_pending
 
     async def _cancel_sync(self, work: int, timer: int | None) -> bool:
-        """``__cancel_work_timer``: until it is over nobody can queue it, its own function included,
-        because the PENDING bit is set."""
+        """``__cancel_work_timer``: cancel a work, and wait until its function has returned. Returns whether
+        it was pending. Meanwhile the PENDING bit is set, so that no task, and not the function itself, can
+        queue the work again."""
         while (was_pending := self._grab_pending(work, timer)) is None:
             other = self._canceling.get(work)
             if other is None:
-                return False  # dropped by a queue that was drained
+                return False  # a draining queue has dropped it
             await other.wait(self._sched.current)
-        self._canceling[work] = done = Once()
+        self._canceling[work] = done = Completion()
         try:
             await self._flush(work)
         finally:
             self._clear_pending(work)
             del self._canceling[work]
-            done.happen()
+            done.complete_all()
         return was_pending
 
     @service("cancel_work")
@@ -528,12 +538,12 @@ class Workqueues:
 
     @service("work_busy")
     def work_busy(self, work: Ptr) -> int:
-        pending = _PENDING_BUSY if self._work(work) & _PENDING else 0
-        return pending | (_RUNNING_BUSY if self._executing(work) else 0)
+        pending = _PENDING_BUSY if self._work_data(work) & _PENDING else 0
+        return pending | (_RUNNING_BUSY if self._find_worker_executing_work(work) else 0)
 
     @service("current_work")
     def current_work(self) -> int:
-        """The work item that the current task does, or 0."""
+        """Return the address of the work that the current task executes, or 0."""
         worker = self._worker_of.get(self._sched.current)
         key = worker.item.key if worker and worker.item else 0
         return 0 if callable(key) else key
@@ -545,10 +555,11 @@ class Workqueues:
             pool = self._unbound
         else:
             pool = self._highpri if flags & WqFlags.HIGHPRI else self._normal
-        return _Workqueue(name, flags, _limit(max_active), pool)
+        return _Workqueue(name, flags, _clamp_max_active(max_active), pool)
 
     def _alloc(self, name: str) -> int:
-        """Guest code knows a queue by its address only; what is there is the name, for people."""
+        """Allocate guest memory whose address identifies a workqueue. It holds the name only, because guest
+        code does not read the struct."""
         address = self._slab.alloc(_WQ_NAME_LEN, "workqueue_struct")
         label = name.encode("utf-8", "surrogateescape")[: _WQ_NAME_LEN - 1]
         self._computer.memory.write(address, label)
@@ -556,7 +567,8 @@ class Workqueues:
 
     @service("alloc_workqueue")
     async def alloc_workqueue(self, fmt: Ptr, flags: U32, max_active: S32) -> int:
-        """A variadic function. 0 when there is no memory."""
+        """Create a workqueue; ``fmt`` and the variadic arguments are its name. Returns 0 if there is no
+        memory."""
         current = self._sched.current
         name = text(
             await vscnprintf_here(self._computer, current, fmt, fixed=3, limit=_WQ_NAME_LEN)
@@ -572,20 +584,20 @@ class Workqueues:
     @service("workqueue_set_max_active")
     def workqueue_set_max_active(self, address: Ptr, max_active: S32) -> None:
         queue = self._at(address)
-        queue.max_active = _limit(max_active)
+        queue.max_active = _clamp_max_active(max_active)
         while queue.inactive and queue.nr_active < queue.max_active:
             queue.nr_active += 1
             self._insert_work(queue.inactive.popleft())
 
     @service("__flush_workqueue", "flush_workqueue")
     async def flush_workqueue(self, address: Ptr) -> None:
-        """Wait for all that is queued now."""
+        """Wait until all items that are queued or executed now are finished."""
         for item in list(self._at(address).items):
             await item.done.wait(self._sched.current)
 
     @service("drain_workqueue")
     async def drain_workqueue(self, address: Ptr) -> None:
-        """Wait until the queue is empty; only its own work may still queue more."""
+        """Wait until the queue is empty. Meanwhile only its own work items can queue more work."""
         queue = self._at(address)
         queue.draining = True
         try:
@@ -601,6 +613,6 @@ class Workqueues:
         self._slab.free(address)
 
 
-def _limit(max_active: int) -> int:
-    """How many items of a queue may be done at a time (``wq_clamp_max_active``)."""
+def _clamp_max_active(max_active: int) -> int:
+    """``wq_clamp_max_active``: return the number of items of a queue that may be executed at a time."""
     return min(max(1, max_active or _WQ_DFL_ACTIVE), _WQ_MAX_ACTIVE)
