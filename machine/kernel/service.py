@@ -13,7 +13,7 @@ import inspect
 import struct
 import typing
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from klpfs.machine.computer import Computer
 from klpfs.machine.cpu import TRAP
@@ -30,7 +30,8 @@ Ptr = U64
 Bool = Annotated[int, "<B"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_ATTRIBUTE, _PROLOGUE = "_kernel_functions", "_prologue"
+_Provider = TypeVar("_Provider")
+_ATTRIBUTE = "_kernel_functions"
 _PROLOGUE_OFFSET = 16
 """Where it begins in a page of its own, behind the trap."""
 
@@ -39,16 +40,35 @@ Prologue = Callable[[Computer, int, int], bytes]
 """Makes guest code for an address that calls the trap at another."""
 
 
-def service(*names: str, prologue: Prologue | None = None) -> Callable[[_F], _F]:
+class Marked(NamedTuple):
+    """A kernel function that a method stands in for."""
+
+    name: str
+    prologue: Prologue | None
+    embedded: bool
+    """Whether the embedded kernel has a stub for it."""
+
+
+def service(
+    *names: str, prologue: Prologue | None = None, embedded: bool = True
+) -> Callable[[_F], _F]:
     """Mark a method as standing in for the kernel functions ``names``. With a ``prologue``, these run that,
-    and the method gets the arguments that it calls the trap with."""
+    and the method gets the arguments that it calls the trap with. ``embedded`` is False for functions that
+    the embedded kernel (machine/guest/services.S) does not have, or has code for."""
 
     def mark(method: _F) -> _F:
-        setattr(method, _ATTRIBUTE, names)
-        setattr(method, _PROLOGUE, prologue)
+        marks = [Marked(name, prologue, embedded) for name in names]
+        setattr(method, _ATTRIBUTE, (*marks, *getattr(method, _ATTRIBUTE, ())))
         return method
 
     return mark
+
+
+def marked(provider: type) -> Iterator[tuple[Marked, str]]:
+    """The services of a class, and the names of their methods."""
+    for attribute, function in inspect.getmembers(provider, inspect.isfunction):
+        for mark in getattr(function, _ATTRIBUTE, ()):
+            yield mark, attribute
 
 
 AsyncService = Callable[[], Awaitable[int | None]]
@@ -62,33 +82,40 @@ class Services:
         self._sites = frozenset(computer.image.ftrace_sites)
         self.bound: set[str] = set()
         """Names of the kernel functions that Python stands in for."""
+        self.exports = {
+            name: export
+            for name, export in computer.image.exports.items()
+            if export.addr not in computer.image.stubs
+        }
+        """What modules may use: a function that has neither code nor a service is none of it."""
         self.waiting: dict[int, AsyncService] = {}
         """The ``async`` ones, by address: read their arguments and start them."""
 
-    def offer(self, provider: object) -> None:
-        """Bind every service that ``provider`` has and the kernel image has a place for.
+    def offer(self, provider: _Provider) -> _Provider:
+        """Bind every service that ``provider`` has and the kernel image has a place for. Returns
+        ``provider``.
 
         What begins with one of ``provider.native``, if it has that, is left to the kernel.
         """
         native: tuple[str, ...] = getattr(provider, "native", ())
-        for name, method in _marked(provider):
-            address = self._function(name)
-            if address is not None and not name.startswith(native):
-                self._bind(name, address, method)
+        for mark, attribute in marked(type(provider)):
+            address = self._function(mark.name)
+            if address is not None and not mark.name.startswith(native):
+                self._bind(mark, address, getattr(provider, attribute))
+        return provider
 
     def _function(self, name: str) -> int | None:
         """The function that other files know by this name: a static one may have it too."""
         export = self._computer.image.exports.get(name)
         return export.addr if export is not None else self._computer.symbols.lookup(name)
 
-    def _bind(self, name: str, function: int, method: Callable[..., Any]) -> None:
+    def _bind(self, mark: Marked, function: int, method: Callable[..., Any]) -> None:
         computer = self._computer
         address = function
         if function in self._sites:  # behind it, so that the function can be traced as ever
             address += len(TRAP)
-        prologue: Prologue | None = getattr(method, _PROLOGUE)
-        if prologue is not None:
-            address = self._go_through(name, address, prologue)
+        if mark.prologue is not None:
+            address = self._go_through(mark.name, address, mark.prologue)
         read_arguments = _argument_reader(computer, method)
         if inspect.iscoroutinefunction(method):
 
@@ -111,7 +138,9 @@ class Services:
             computer.cpu.set_trap(address, serve)
         computer.memory.write(address, TRAP)
         computer.cpu.code_changed(address, len(TRAP))
-        self.bound.add(name)
+        self.bound.add(mark.name)
+        if mark.name in computer.image.exports:
+            self.exports[mark.name] = computer.image.exports[mark.name]
 
     def _go_through(self, name: str, function: int, prologue: Prologue) -> int:
         """Put a jump to the prologue at ``function``. Returns the address of the trap that it calls."""
@@ -132,12 +161,6 @@ async def _waiting(method: Callable[..., Awaitable[Any]], arguments: tuple[int, 
     except OSError as error:
         return -(error.errno or 0)
     return result
-
-
-def _marked(provider: object) -> Iterator[tuple[str, Callable[..., Any]]]:
-    for attribute, function in inspect.getmembers(type(provider), inspect.isfunction):
-        for name in getattr(function, _ATTRIBUTE, ()):
-            yield name, getattr(provider, attribute)
 
 
 def _argument_reader(

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.mm.slab import GFP_ZERO, Slab
-from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.mm.slab import GFP_ZERO
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct
@@ -16,11 +15,11 @@ _SEVENTH_ARGUMENT = 8  # from RSP, behind the return address
 class KmemCaches:
     """Every cache is a struct kmem_cache with its name, size and constructor; the objects are kmalloc's."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
-        self._computer = computer
-        self._space = computer.space
-        self._sched = sched
-        self._slab = slab
+    def __init__(self, base: Base) -> None:
+        self._computer = base.computer
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._slab = base.slab
 
     def _create(self, name: int, size: int, flags: int, constructor: int) -> int:
         room = self._space.types.sizeof("struct kmem_cache")

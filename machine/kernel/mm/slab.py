@@ -74,7 +74,8 @@ class Slab:
         self._slabs: dict[int, tuple[int, list[int]]] = {}
         """Every slab by its address: the size of its objects, and those that are free."""
         self._most = computer.memory.size // _BYTES_PER_OBJECT
-        self.reports: Reports | None = None
+        self.reports: list[Reports] = []
+        """Told of errors."""
 
     # -- for services -----------------------------------------------------------------------------
 
@@ -106,7 +107,8 @@ class Slab:
             del partial[page]
         data = self._memory.read(address, room)
         if self.reports and data.count(POISON_FREE) != room:
-            self.reports.overwritten(f"kmalloc-{room}", address, data)
+            for reports in self.reports:
+                reports.overwritten(f"kmalloc-{room}", address, data)
         return address
 
     def _to_slab(self, address: int, room: int) -> None:
@@ -161,18 +163,19 @@ class Slab:
         try:
             return self.alloc(size, owner or self._caller())
         except MemoryError:
-            if self.reports and size > KMALLOC_MAX_SIZE:
-                self.reports.too_large()
-            elif self.reports:
-                self.reports.no_pages(size)
+            for reports in self.reports:
+                if size > KMALLOC_MAX_SIZE:
+                    reports.too_large()
+                else:
+                    reports.no_pages(size)
             return 0
 
     def _vmalloc(self, size: int) -> int:
         try:
             return self.vmalloc_bytes(size, self._caller()) if size else 0
         except MemoryError:
-            if self.reports:
-                self.reports.no_vmalloc(size, exceeds=size > self._memory.size)
+            for reports in self.reports:
+                reports.no_vmalloc(size, exceeds=size > self._memory.size)
             return 0
 
     @service("__kmalloc")
@@ -221,8 +224,9 @@ class Slab:
 
     @service("kfree")
     def kfree(self, address: Ptr) -> None:
-        if not self.free(address) and self.reports:
-            self._bad_free(address, self.reports)
+        if not self.free(address):
+            for reports in self.reports:
+                self._bad_free(address, reports)
 
     def _bad_free(self, address: int, reports: Reports) -> None:
         room, _ = self._slabs.get(address & -PAGE_SIZE, (0, []))
@@ -256,8 +260,9 @@ class Slab:
         if allocation is not None:
             area = self._computer.vmalloc_area
             self._computer.unmap_pages(area, address, allocation.size)
-        elif address and self.reports:
-            self.reports.nonexistent_vm_area(address)
+        elif address:
+            for reports in self.reports:
+                reports.nonexistent_vm_area(address)
 
     @service("__alloc_percpu", "__alloc_percpu_gfp")
     def alloc_percpu(self, size: U64, _align: U64) -> int:

@@ -7,28 +7,26 @@ Putting a file into memory is `klpfs.machine.kernel.module.load`; the files unde
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from klpfs.machine import limits
-from klpfs.machine.computer import Computer
 from klpfs.machine.image import Export
-from klpfs.machine.kernel.kobject import KobjectTree
-from klpfs.machine.kernel.module.livepatch import LivepatchHooks
-from klpfs.machine.kernel.module.load import MODULE_REF_BASE, LoadedModule, Loader
-from klpfs.machine.kernel.module.params import Params
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.module.load import (
+    MODULE_REF_BASE,
+    LivepatchSupport,
+    LoadedModule,
+    Loader,
+    State,
+)
 from klpfs.machine.kernel.module.relocations import KlpRelocations
-from klpfs.machine.kernel.module.sysfs import ModuleSysfs
-from klpfs.machine.kernel.oops.taint import Taint, Tainted, module_taint_letters
-from klpfs.machine.kernel.oops.traps import Traps
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, TaskExit, TaskState
-from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.module.subscribers import ModuleSubscribers
+from klpfs.machine.kernel.oops.taint import Taint, module_taint_letters
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.core import TaskExit, TaskState
 from klpfs.machine.kernel.service import Ptr, service
-from klpfs.machine.kernel.trace.ftrace import Ftrace
-from klpfs.machine.kernel.trace.jump_label import JumpLabels
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct
 
@@ -39,15 +37,6 @@ IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 _log = logging.getLogger(__name__)
 
 
-class State(enum.IntEnum):
-    """``enum module_state``."""
-
-    LIVE = 0
-    COMING = 1
-    GOING = 2
-    UNFORMED = 3
-
-
 _STATE_NAMES: dict[int, str] = {
     State.LIVE: "Live",
     State.COMING: "Loading",
@@ -56,64 +45,36 @@ _STATE_NAMES: dict[int, str] = {
 
 
 class Modules:
-    """The modules of one kernel.
-
-    ``livepatch_enabled``: whether the kernel has live patching (CONFIG_LIVEPATCH).
-    ``livepatch_marked``: whether a module says in its modinfo that it is a live patch.
-    """
+    """The modules of one kernel."""
 
     def __init__(
         self,
-        computer: Computer,
-        sched: Scheduler,
-        printk: Printk,
-        tainted: Tainted,
-        traps: Traps,
-        ftrace: Ftrace,
-        jump_labels: JumpLabels,
-        stack: StackTrace,
-        params: Params,
-        kobjects: KobjectTree,
+        base: Base,
         *,
-        livepatch_enabled: bool,
-        livepatch_marked: bool,
+        subscribers: ModuleSubscribers,
+        livepatch: LivepatchSupport,
+        klp_relocations: KlpRelocations,
     ) -> None:
-        self._space = computer.space
-        self._symbols = computer.symbols
-        self._sched = sched
-        self._printk = printk
-        self._tainted = tainted
-        self._traps = traps
-        self._ftrace = ftrace
-        self._jump_labels = jump_labels
-        self._stack = stack
-        self._params = params
-        self.klp_relocations = KlpRelocations(computer, printk, self._find_klp_symbol)
+        self._space = base.computer.space
+        self._symbols = base.computer.symbols
+        self._sched = base.sched
+        self._printk = base.printk
+        self._tainted = base.tainted
+        self._traps = base.traps
+        self._subscribers = subscribers
+        self._klp_relocations = klp_relocations
         self._loader = Loader(
-            computer,
-            printk,
-            tainted,
-            self,
-            self._relocate_klp,
-            livepatch_enabled=livepatch_enabled,
-            livepatch_marked=livepatch_marked,
+            base, loaded=self, livepatch=livepatch, klp_apply_relocs=self._klp_apply_relocs
         )
-        self._sysfs = ModuleSysfs(computer.space, printk, params, kobjects)
         self._modules: dict[str, LoadedModule] = {}
-        self._list_head = computer.symbols.lookup("modules")
-        self.kernel_exports: Mapping[str, Export] = {}
-        """What the kernel itself exports; set when it is put together."""
-        self.livepatch: LivepatchHooks
-        """The livepatch core; set when the kernel is put together."""
+        self._list_head = base.computer.symbols.lookup("modules")
+        self._kernel_exports = base.services.exports
         if self._list_head:
             self._space.init_list_head(self._list_head)
-        traps.modules_linked_in = self.linked_in
+        base.traps.on_print_modules.append(self.linked_in)
 
-    def _relocate_klp(self, module: LoadedModule) -> None:
-        self.klp_relocations.klp_apply_object_relocs(module, "vmlinux")
-
-    def _find_klp_symbol(self, objname: str | None, name: str, sympos: int) -> int:
-        return self.livepatch.klp_find_object_symbol(objname, name, sympos)
+    def _klp_apply_relocs(self, module: LoadedModule) -> None:
+        self._klp_relocations.klp_apply_object_relocs(module, "vmlinux")
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -142,7 +103,7 @@ class Modules:
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
         """``resolve_symbol``: the export of that name; ``user`` then holds on to the module that has
         it. None if there is none that it may use. Raises OSError(EBUSY) if that is not ready."""
-        export = self.kernel_exports.get(name)
+        export = self._kernel_exports.get(name)
         if export is not None:
             return export if gpl or not export.gpl_only else None
         for owner in self._modules.values():
@@ -163,12 +124,12 @@ class Modules:
 
     def find_export(self, name: str) -> int | None:
         """``find_symbol``: the address of what the kernel or a module exports."""
-        owners = (self.kernel_exports, *(module.exports for module in self._modules.values()))
+        owners = (self._kernel_exports, *(module.exports for module in self._modules.values()))
         return next((exports[name].addr for exports in owners if name in exports), None)
 
     def owner_of(self, export: str, *, but: LoadedModule) -> str | None:
         """Who else exports a symbol: the name of a module, ``kernel``, or nobody."""
-        if export in self.kernel_exports:
+        if export in self._kernel_exports:
             return "kernel"
         others = (module for module in self._modules.values() if module is not but)
         return next((module.name for module in others if export in module.exports), None)
@@ -218,7 +179,7 @@ class Modules:
     @service("__symbol_get")
     def __symbol_get(self, name: Ptr) -> int:
         wanted = self._space.read_string(name)
-        export = self.kernel_exports.get(wanted)
+        export = self._kernel_exports.get(wanted)
         if export is not None:
             return export.addr
         for owner in self._modules.values():
@@ -245,7 +206,7 @@ class Modules:
         """
         if len(arguments) > limits.PARAMETERS:
             raise OSError(errno.E2BIG, "too many parameters")
-        module = self._loader.read(data, flags)
+        module = self._loader.read(data, arguments, flags)
         await self._wait_for_place(module.name)
         self._modules[module.name] = module
         try:
@@ -259,7 +220,8 @@ class Modules:
                 raise self._refusal(module.name, error) from None
             raise
         try:
-            await self._come(module, arguments)
+            module.struct.state = State.COMING
+            await self._subscribers.coming(module)
             await self._run_init(module)
         except Exception as error:
             await self._free_module(module)
@@ -289,49 +251,6 @@ class Modules:
         live = name in self._modules and old.struct.state == State.LIVE
         raise OSError(errno.EEXIST if live else errno.EBUSY, f"there is a {name}")
 
-    async def _come(self, module: LoadedModule, arguments: str) -> None:
-        """From ``complete_formation`` to the point where init may run."""
-        module.struct.state = State.COMING
-        self._symbols.add_module(module.name, module.symbols, module.regions)
-        self._ftrace.add_sites(module.ftrace_sites)
-        if module.bug_table:
-            self._traps.bug_tables.append(module.bug_table)
-        self._jump_labels.add(module.jump_table)
-        self._stack.add_module(module.name, *module.orc_tables)
-        if module.exception_table[0]:
-            self._traps.exception_tables.add(*module.exception_table)
-        await self.livepatch.module_coming(module.struct)
-        try:
-            await self._notify(module, State.COMING)
-        except Exception:
-            await self.livepatch.module_going(module.struct)
-            raise
-        try:
-            await self._params.parse(module.name, arguments, module.params(self._space))
-            self._sysfs.add(module)
-        except Exception:
-            module.struct.state = State.GOING
-            await self._notify(module, State.GOING)
-            await self.livepatch.module_going(module.struct)
-            raise
-
-    async def _notify(self, module: LoadedModule, state: State) -> None:
-        """Call the module notifiers; while coming, one may refuse."""
-        symbol = self._symbols.lookup
-        chain = symbol("blocking_notifier_call_chain")
-        head = symbol("module_notify_list")
-        if not chain or not head:
-            return
-        call, struct = self._sched.current.call, module.struct.address_
-        robust = symbol("blocking_notifier_call_chain_robust")
-        if state is State.COMING and robust:
-            result = await call(robust, head, State.COMING, State.GOING, struct)
-            stop_mask = 0x8000
-            if result & stop_mask:
-                raise OSError((result & ~stop_mask) - 1, "a notifier refuses the module")
-        else:
-            await call(chain, head, state, struct)
-
     async def _run_init(self, module: LoadedModule) -> None:
         """``do_init_module``."""
         struct, result = module.struct, 0
@@ -348,8 +267,7 @@ class Modules:
             struct.state = State.GOING
             await self._sched.synchronize_rcu()
             self.put(struct.address_)
-            await self._notify(module, State.GOING)
-            await self.livepatch.module_going(struct)
+            await self._subscribers.going(module)
             raise OSError(-result, f"init of {module.name}")
         if result > 0:
             self._printk(
@@ -359,11 +277,9 @@ class Modules:
             )
             self._traps.dump_stack()
         struct.state = State.LIVE
-        await self._notify(module, State.LIVE)
+        await self._subscribers.live(module)
         self.put(struct.address_)
-        self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         self._loader.free_init(module)
-        self._symbols.add_module(module.name, module.core_symbols, module.regions)
         module.finished.happen()
 
     def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
@@ -399,19 +315,13 @@ class Modules:
         module.struct.state = State.GOING
         if module.struct.exit:
             await self._sched.current.call(module.struct.exit)
-        await self._notify(module, State.GOING)
-        await self.livepatch.module_going(module.struct)
+        await self._subscribers.going(module)
         await self._free_module(module)
 
     async def _free_module(self, module: LoadedModule) -> None:
         """``free_module``."""
-        await self._sysfs.remove(module, self._sched.current)
         try:
-            await self._params.destroy(module.params(self._space))
-        except (PageFault, limits.Endless) as error:
-            self._printk(
-                LOGLEVEL_ERR, f"{module.name}: its parameters are not what they were: {error}"
-            )
+            await self._subscribers.freed(module)
         finally:
             self._forget(module)
 
@@ -419,18 +329,8 @@ class Modules:
         """As if it had never been there."""
         if self._modules.get(module.name) is module:
             del self._modules[module.name]
-        if module.placed:
-            self._ftrace.remove_sites(module.core_base, module.core_base + module.core_size)
-            self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
-            if module.bug_table in self._traps.bug_tables:
-                self._traps.bug_tables.remove(module.bug_table)
-            self._traps.exception_tables.remove(module.exception_table[0])
-            self._jump_labels.remove(module.jump_table)
-            self._stack.remove_module(module.name)
-            if module.struct.state != State.UNFORMED:
-                self._symbols.remove_module(module.name)
-            if self._list_head and module.struct.list.next:
-                self._space.list_del(module.struct.member_address_("list"))
+        if module.placed and self._list_head and module.struct.list.next:
+            self._space.list_del(module.struct.member_address_("list"))
         for owner in module.uses:
             owner.users.remove(module)
             owner.struct.refcnt.counter -= 1
@@ -444,13 +344,13 @@ class Modules:
         object. Raises OSError, after a log line."""
         module = self.at(address)
         if module is not None:
-            self.klp_relocations.klp_apply_object_relocs(module, objname)
+            self._klp_relocations.klp_apply_object_relocs(module, objname)
 
     def klp_clear_object_relocs(self, address: int, objname: str) -> None:
         """``klp_clear_object_relocs``: undo `klp_apply_object_relocs`."""
         module = self.at(address)
         if module is not None:
-            self.klp_relocations.klp_clear_object_relocs(module, objname)
+            self._klp_relocations.klp_clear_object_relocs(module, objname)
 
     # -- what people see --------------------------------------------------------------------------
 

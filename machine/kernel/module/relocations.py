@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
-from klpfs.machine.computer import Computer
 from klpfs.machine.elf import (
     SHF_RELA_LIVEPATCH,
     SHN_LIVEPATCH,
@@ -23,8 +22,9 @@ from klpfs.machine.elf import (
     apply_relocations,
     clear_relocations,
 )
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.module.load import LoadedModule
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, Printk
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR
 
 # The patterns of the kernel's sscanf() calls: ".klp.rela.%55[^.]" and ".klp.sym.%55[^.].%511[^,],%lu".
 _SECTION = re.compile(r"\.klp\.rela\.([^.]{1,55})")
@@ -32,15 +32,16 @@ _SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
 FindSymbol = Callable[[str | None, str, int], int]
-"""`LivepatchHooks.klp_find_object_symbol`."""
+"""``klp_find_object_symbol``: the address of a symbol of an object (None: vmlinux), by its name and position;
+with position 0 it must be the only one. Raises OSError(EINVAL), after a log line."""
 
 
 class KlpRelocations:
     """The livepatch relocations of all modules: applies and clears them."""
 
-    def __init__(self, computer: Computer, printk: Printk, find_symbol: FindSymbol) -> None:
-        self._computer = computer
-        self._printk = printk
+    def __init__(self, base: Base, find_symbol: FindSymbol) -> None:
+        self._computer = base.computer
+        self._printk = base.printk
         self._find_symbol = find_symbol
         self._applied: WeakKeyDictionary[LoadedModule, set[int]] = WeakKeyDictionary()
 

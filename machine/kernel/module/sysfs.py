@@ -9,14 +9,15 @@ import re
 from contextlib import suppress
 
 from klpfs.machine.elf import SHF_ALLOC, SHT_NOTE, Section
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
 from klpfs.machine.kernel.module.load import LoadedModule
 from klpfs.machine.kernel.module.params import Params
+from klpfs.machine.kernel.module.subscribers import ModuleSubscriber
 from klpfs.machine.kernel.oops.taint import module_taint_letters
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
 from klpfs.machine.kernel.sched.wait import Users
-from klpfs.machine.structs import Space, Struct
+from klpfs.machine.structs import Struct
 
 _STATES = ("live", "coming", "going")
 _UEVENT_ACTION = re.compile(rb"(add|remove|change|move|online|offline|bind|unbind)(?![^ \n\0])")
@@ -32,12 +33,17 @@ _SECTION_SIZE = 19
 class ModuleSysfs:
     """Makes and removes the directories of modules."""
 
-    def __init__(self, space: Space, printk: Printk, params: Params, kobjects: KobjectTree) -> None:
-        self._space = space
-        self._printk = printk
+    def __init__(self, base: Base, *, params: Params, kobjects: KobjectTree) -> None:
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._printk = base.printk
         self._params = params
         self._root = kobjects.at(("module",))
         self._kobjects: dict[str, Kobject] = {}
+
+    def subscriber(self) -> ModuleSubscriber:
+        """Make the directory of a coming module, and remove that of a module that is freed."""
+        return ModuleSubscriber(coming=self.add, freed=self.remove)
 
     def add(self, module: LoadedModule) -> None:
         """``mod_sysfs_setup``."""
@@ -65,9 +71,9 @@ class ModuleSysfs:
             self._printk(LOGLEVEL_ERR, f"{module}: sysfs: {error.strerror}")
             raise
 
-    async def remove(self, module: LoadedModule, task: Task) -> None:
-        """``mod_sysfs_teardown``; ``task`` waits until nobody is in the functions of its parameters any more
-        (``kernfs_drain``)."""
+    async def remove(self, module: LoadedModule) -> None:
+        """``mod_sysfs_teardown``; the current task waits until nobody is in the functions of its
+        parameters any more (``kernfs_drain``)."""
         kobject = self._kobjects.pop(module.name, None)
         if kobject is None:
             return
@@ -75,7 +81,7 @@ class ModuleSysfs:
             if owner.name in self._kobjects:
                 self._kobjects[owner.name].children["holders"].unlink(module.name)
         kobject.delete()
-        await module.param_users.drain(task)
+        await module.param_users.drain(self._sched.current)
 
     def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
         struct = module.struct

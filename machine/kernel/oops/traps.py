@@ -74,10 +74,11 @@ class Traps:
         self,
         computer: Computer,
         sched: Scheduler,
+        *,
         printk: Printk,
+        tainted: Tainted,
         text: Text,
         stack: StackTrace,
-        tainted: Tainted,
     ) -> None:
         self._computer = computer
         self._cpu = computer.cpu
@@ -88,18 +89,18 @@ class Traps:
         self._tainted = tainted
         self._die_counter = 0
         self._built_with = _built_with(computer)
-        self.on_oops: Callable[[], None] = lambda: None
+        self.on_oops: list[Callable[[], None]] = []
         """Called before an Oops is reported (``oops_enter``)."""
-        self.modules_linked_in: Callable[[], str] = str
-        """The line that names the modules; set by the module loader."""
+        self.on_print_modules: list[Callable[[], str]] = []
+        """Each gives a line about the modules for a report (``print_modules``)."""
         self.bug_tables: list[tuple[int, int]] = []
         """Start and end of every ``__bug_table``, the kernel's and the modules'."""
         self.exception_tables = ExceptionTables(computer)
-        sched.on_exception = self.handle
-        sched.on_schedule_bug = self._schedule_bug
-        sched.on_service_bug = self._service_bug
-        sched.on_deaf = self._deaf
-        sched.on_might_sleep = self._might_resched
+        sched.on_exception.append(self.handle)
+        sched.on_schedule_bug.append(self._schedule_bug)
+        sched.on_service_bug.append(self._service_bug)
+        sched.on_deaf.append(self._deaf)
+        sched.on_might_sleep.append(self._might_resched)
         self._last_might_resched: int | None = None
         first = computer.symbols.lookup("__start___bug_table")
         last = computer.symbols.lookup("__stop___bug_table")
@@ -155,7 +156,7 @@ class Traps:
         self._say(
             f"BUG: scheduling while atomic: {task.comm}/{task.pid}/{count:#010x}", LOGLEVEL_ERR
         )
-        self._say(self.modules_linked_in())
+        self._print_modules()
         self.dump_stack()
         self._tainted.add(Taint.WARN)
 
@@ -226,7 +227,7 @@ class Traps:
             where = self._computer.symbols.sprint_symbol(rip)
             self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}")
             self._tainted.add(Taint.WARN)
-            self._say(self.modules_linked_in())
+            self._print_modules()
             self._say(self._cpu_line(task))
             self._show_regs(Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
             self._call_trace(task)
@@ -241,7 +242,7 @@ class Traps:
         if message:
             self._say(message)
         self._say(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}")
-        self._say(self.modules_linked_in())
+        self._print_modules()
         self._say(self._cpu_line(task))
         self._say(END_TRACE)
         self._tainted.add(Taint.WARN)
@@ -251,6 +252,11 @@ class Traps:
     def _say(self, line: str, level: int = LOGLEVEL_WARNING) -> None:
         self._printk(level, line)
 
+    def _print_modules(self) -> None:
+        """``print_modules``."""
+        for line in self.on_print_modules:
+            self._say(line())
+
     def _cpu_line(self, task: Task) -> str:
         release = self._computer.image.release
         return f"CPU: 0 PID: {task.pid} Comm: {task.comm} {self._tainted} {release} #1"
@@ -258,7 +264,8 @@ class Traps:
     def _oops(self, task: Task, stop: Stop) -> None:
         self._die_counter += 1
         self._tainted.debug_locks = False  # oops_enter()
-        self.on_oops()
+        for hook in self.on_oops:
+            hook()
         error_code = 0
         if stop.vector == PAGE_FAULT and self._is_guard_page(task, stop.address):
             self._say(
@@ -283,7 +290,7 @@ class Traps:
         self._say(self._cpu_line(task))
         self._show_regs(stop)
         self._call_trace(task)
-        self._say(self.modules_linked_in())
+        self._print_modules()
         if stop.vector == PAGE_FAULT:
             self._say(f"CR2: {stop.address:016x}")
         self._say(END_TRACE)
@@ -431,7 +438,7 @@ class Traps:
 
     def show_running(self, task: Task) -> None:
         """Where the running task was stopped: ``print_modules`` and ``show_regs``."""
-        self._say(self.modules_linked_in())
+        self._print_modules()
         self._say(self._cpu_line(task))
         self._show_regs(Stop(Why.SLICE))
         self._call_trace(task)

@@ -250,7 +250,7 @@ class Task:
         if on_leak is not None:
             on_leak(before, after, irqs_off)
         elif after != before:
-            sched.on_schedule_bug(self)
+            sched.schedule_bug(self)
         sched.preempt_count = before
 
     def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
@@ -291,7 +291,7 @@ class Task:
             except Exception as error:  # of a service, by what the guest gave it
                 await sched.fault(self, error)
             if stop.why is Why.EXCEPTION:
-                await sched.on_exception(self, stop)
+                await sched.raise_exception(self, stop)
             elif stop.why is Why.HALT:
                 await self._halt()
             else:
@@ -353,7 +353,8 @@ class Task:
             self._signalled_since = now
         elif now - self._signalled_since > SIGNAL_GRACE:
             self._signalled_since = None  # what is done in its name now, as a release, has its time
-            self._sched.on_deaf(self)
+            for hook in self._sched.on_deaf:
+                hook(self)
             raise TaskExit(SIGKILL)
 
 
@@ -368,7 +369,7 @@ _current: ContextVar[Task] = ContextVar("current")
 class Scheduler:
     """Who runs, and the list of all tasks."""
 
-    def __init__(self, computer: Computer, clock: Clock, slab: Slab, services: Services) -> None:
+    def __init__(self, computer: Computer, clock: Clock, *, slab: Slab, services: Services) -> None:
         self.computer = computer
         self.cpu = computer.cpu
         self.clock = clock
@@ -376,18 +377,18 @@ class Scheduler:
         self._slab = slab
         self.nursery: trio.Nursery
         """Where kernel threads run; from `start` on."""
-        self.on_exception: ExceptionHandler
-        """Deals with an exception of a task, or raises TaskExit; set by `klpfs.machine.kernel.oops.traps`."""
-        self.on_schedule_bug: Callable[[Task], None] = lambda task: None
-        """Reports a task that sleeps with preemption off (``__schedule_bug``)."""
-        self.on_service_bug: Callable[[Task, Exception], None] = lambda task, error: None
-        """Reports a service that failed in a way that it does not know of."""
-        self.on_atomic: Callable[[Task], None] = lambda task: None
-        """Looks at a task that goes on with preemption off after a slice; may raise TaskExit."""
-        self.on_might_sleep: Callable[[str, int], None] = lambda file, line: None
-        """Reports a task that may sleep at this place of the kernel, and must not."""
-        self.on_deaf: Callable[[Task], None] = lambda task: None
-        """Told of a task that is killed because it has a signal to take and does not pause."""
+        self.on_exception: list[ExceptionHandler] = []
+        """Called with a task that has met an exception: lets it go on, or raises TaskExit."""
+        self.on_schedule_bug: list[Callable[[Task], None]] = []
+        """Called with a task that sleeps with preemption off (``__schedule_bug``)."""
+        self.on_service_bug: list[Callable[[Task, Exception], None]] = []
+        """Called with the task of a service that failed in a way that it does not know of."""
+        self.on_atomic: list[Callable[[Task], None]] = []
+        """Called with a task that goes on with preemption off after a slice; may raise TaskExit."""
+        self.on_might_sleep: list[Callable[[str, int], None]] = []
+        """Called with the place in the kernel where a task may sleep, and must not."""
+        self.on_deaf: list[Callable[[Task], None]] = []
+        """Called with a task that is killed because it has a signal to take and does not pause."""
         self.on_fork: list[Fork] = []
         """Called with each new task before it runs, and its parent (``copy_process``); the parent of a
         process of the host is not in the guest, and None."""
@@ -490,7 +491,7 @@ class Scheduler:
     def schedule_debug(self, task: Task) -> None:
         """A task that goes to sleep with preemption off is reported, and gets it on again."""
         if self._pinned is None and self.preempt_count:
-            self.on_schedule_bug(task)
+            self.schedule_bug(task)
             self.preempt_count = 0
 
     @property
@@ -519,12 +520,14 @@ class Scheduler:
         if task.atomic_since is None:
             task.atomic_since = self.clock.now()
         self._set_need_resched(True)
-        self.on_atomic(task)
+        for hook in self.on_atomic:
+            hook(task)
 
     def might_sleep(self, file: str, line: int) -> None:
         """``might_sleep()``, as at this place in the kernel's source."""
         if self.preempt_count or not self.interrupts_on:
-            self.on_might_sleep(file, line)
+            for hook in self.on_might_sleep:
+                hook(file, line)
 
     def _set_need_resched(self, needed: bool) -> None:
         count = self.computer.space.read_u32(self._preempt_count)
@@ -539,6 +542,16 @@ class Scheduler:
         self.clock.slice_over()
         await trio.lowlevel.checkpoint()
 
+    async def raise_exception(self, task: Task, stop: Stop) -> None:
+        """Have an exception of ``task`` dealt with. Raises TaskExit if it ends the task."""
+        for hook in self.on_exception:
+            await hook(task, stop)
+
+    def schedule_bug(self, task: Task) -> None:
+        """``__schedule_bug``: report a task that sleeps with preemption off."""
+        for hook in self.on_schedule_bug:
+            hook(task)
+
     async def fault(self, task: Task, error: Exception) -> NoReturn:
         """Python code that stands in for the kernel has failed, on behalf of ``task``. For an address
         that is not there, that is the exception that the same code in C would have had; anything
@@ -546,10 +559,11 @@ class Scheduler:
         await self.acquire(task)
         if isinstance(error, PageFault):
             vector = PAGE_FAULT if is_canonical(error.address) else GENERAL_PROTECTION
-            await self.on_exception(task, Stop(Why.EXCEPTION, error.address, vector))
+            await self.raise_exception(task, Stop(Why.EXCEPTION, error.address, vector))
         else:
             _log.error("a service failed", exc_info=error)
-            self.on_service_bug(task, error)
+            for hook in self.on_service_bug:
+                hook(task, error)
         raise TaskExit(SIGKILL, oops=True)
 
     async def synchronize_rcu(self) -> None:

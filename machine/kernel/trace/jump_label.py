@@ -11,10 +11,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from klpfs.machine.computer import Computer
 from klpfs.machine.instructions import NOP5, jump_to
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.service import Ptr, service
-from klpfs.machine.kernel.trace.text import Text
 
 _ENTRY = struct.Struct("<iiq")
 _INVERTED, _FLAGS = 1, 3
@@ -35,9 +34,9 @@ class _Entry:
 class JumpLabels:
     """The branches of the kernel and its modules."""
 
-    def __init__(self, computer: Computer, text: Text) -> None:
-        self._computer = computer
-        self._text = text
+    def __init__(self, base: Base) -> None:
+        self._computer = computer = base.computer
+        self._text = base.text
         self._tables: list[tuple[int, int]] = []
         first = computer.symbols.lookup("__start___jump_table")
         last = computer.symbols.lookup("__stop___jump_table")

@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from collections import deque
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.freezer import Freezer
 from klpfs.machine.kernel.sched.wait import Once
 from klpfs.machine.kernel.service import S32, S64, Ptr, service
@@ -36,11 +36,9 @@ class _Kthread:
 class Kthreads:
     """All kernel threads that run functions of the guest."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, locking: Locking, freezer: Freezer
-    ) -> None:
-        self._computer = computer
-        self._sched = sched
+    def __init__(self, base: Base, *, locking: Locking, freezer: Freezer) -> None:
+        self._computer = base.computer
+        self._sched = base.sched
         self._locking = locking
         self._freezer = freezer
         self._kthreads: dict[int, _Kthread] = {}

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.core import Task, TaskState
 from klpfs.machine.kernel.sched.wait import (
     ERESTARTSYS,
     KILLABLE,
@@ -82,11 +82,11 @@ class _Lines:
 class Locking:
     """The sleeping locks of one kernel, by their addresses."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, printk: Printk) -> None:
-        self._computer = computer
+    def __init__(self, base: Base) -> None:
+        self._computer = computer = base.computer
         self._space = computer.space
-        self._sched = sched
-        self._printk = printk
+        self._sched = base.sched
+        self._printk = base.printk
         self._lines = _Lines()
         preempt_rt = "rtmutex" in computer.space.types["struct mutex"].fields
         self.native = _RT_MUTEXES if preempt_rt else ()

@@ -11,9 +11,9 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.clock import HZ, Clock
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.clock import HZ
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Once, schedule_timeout
 from klpfs.machine.kernel.service import S64, U32, U64, Ptr, service
 from klpfs.machine.limits import check_room
@@ -46,18 +46,18 @@ class _Entry:
 class Timers:
     """The timers of one kernel, and the clock that it shows."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, clock: Clock) -> None:
-        self._space = computer.space
-        self._sched = sched
-        self._clock = clock
+    def __init__(self, base: Base) -> None:
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._clock = base.clock
+        self._traps = base.traps
         self._queue: list[_Entry] = []
         self._pending: dict[int | Callback, _Entry] = {}
         self._order = itertools.count()
         self._ksoftirqd: Task | None = None
         self._running: tuple[int, Once] | None = None
-        self._symbols = computer.symbols
-        self.warn_once: Callable[[str], None] = lambda message: None
-        """``WARN_ONCE`` of a timer's function; set when the kernel is put together."""
+        self._symbols = base.computer.symbols
+        self._warned_of_leak = False
         self.direct: dict[int, Callable[[int], None]] = {}
         """Timer functions of the guest that Python stands in for, by address: no guest code runs
         between the end of the time and the call."""
@@ -162,8 +162,12 @@ class Timers:
         sched.preempt_count += SOFTIRQ_OFFSET
 
         def on_leak(before: int, after: int, _irqs_off: bool) -> None:
+            if self._warned_of_leak:
+                return
+            self._warned_of_leak = True
             name = self._symbols.sprint_symbol(function)
-            self.warn_once(f"timer: {name} preempt leak: {before:08x} -> {after:08x}")
+            message = f"timer: {name} preempt leak: {before:08x} -> {after:08x}"
+            self._traps.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
 
         try:
             await task.call(function, timer, on_leak=on_leak)

@@ -12,11 +12,10 @@ import enum
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import IDLE, Once
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
@@ -129,15 +128,13 @@ class _Pool:
 class Workqueues:
     """All work queues of one kernel, and the workers that serve them."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, slab: Slab, timers: Timers, printk: Printk
-    ) -> None:
-        self._computer = computer
+    def __init__(self, base: Base, timers: Timers) -> None:
+        self._computer = computer = base.computer
         self._space = computer.space
-        self._sched = sched
-        self._slab = slab
+        self._sched = base.sched
+        self._slab = base.slab
         self._timers = timers
-        self._printk = printk
+        self._printk = base.printk
         self._normal = _Pool("0:{}", bound=True)
         self._highpri = _Pool("0:{}H", bound=True)
         self._unbound = _Pool("u2:{}", bound=False)
