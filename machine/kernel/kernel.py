@@ -83,8 +83,7 @@ class Kernel:
         self.traps = base.traps
         base.services.offer(Kallsyms(base))
         base.services.offer(SystemInfo(base))
-        if "struct kmem_cache" in computer.space.types:  # the embedded kernel has its own
-            base.services.offer(KmemCaches(base))
+        base.services.offer(KmemCaches(base))
         self.kobjects = KobjectTree()
         self.dyndbg = DynamicDebug(base)
         self.user = UserMemory(base)
@@ -106,7 +105,7 @@ class Kernel:
             klp_find_object_symbol=self._klp_find_object_symbol,
         )
         self.modules = loader.modules
-        self.exports = base.services.exports
+        self.exports = computer.image.exports
         kernel_kobj = self.kobjects.at(("kernel",))
         if abi.life is not Life.NONE:
             root = kernel_kobj.add(Kobject("livepatch"))

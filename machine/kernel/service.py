@@ -82,12 +82,6 @@ class Services:
         self._sites = frozenset(computer.image.ftrace_sites)
         self.bound: set[str] = set()
         """Names of the kernel functions that Python stands in for."""
-        self.exports = {
-            name: export
-            for name, export in computer.image.exports.items()
-            if export.addr not in computer.image.stubs
-        }
-        """What modules may use: a function that has neither code nor a service is none of it."""
         self.waiting: dict[int, AsyncService] = {}
         """The ``async`` ones, by address: read their arguments and start them."""
 
@@ -95,13 +89,16 @@ class Services:
         """Bind every service that ``provider`` has and the kernel image has a place for. Returns
         ``provider``.
 
-        What begins with one of ``provider.native``, if it has that, is left to the kernel.
+        What begins with one of ``provider.native``, if it has that, is left to the kernel; in an image with
+        stubs, so is every function that is not one of them.
         """
         native: tuple[str, ...] = getattr(provider, "native", ())
+        stubs = self._computer.image.stubs
         for mark, attribute in marked(type(provider)):
             address = self._function(mark.name)
-            if address is not None and not mark.name.startswith(native):
-                self._bind(mark, address, getattr(provider, attribute))
+            if address is None or mark.name.startswith(native) or stubs and address not in stubs:
+                continue
+            self._bind(mark, address, getattr(provider, attribute))
         return provider
 
     def _function(self, name: str) -> int | None:
@@ -139,8 +136,6 @@ class Services:
         computer.memory.write(address, TRAP)
         computer.cpu.code_changed(address, len(TRAP))
         self.bound.add(mark.name)
-        if mark.name in computer.image.exports:
-            self.exports[mark.name] = computer.image.exports[mark.name]
 
     def _go_through(self, name: str, function: int, prologue: Prologue) -> int:
         """Put a jump to the prologue at ``function``. Returns the address of the trap that it calls."""

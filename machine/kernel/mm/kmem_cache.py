@@ -28,18 +28,18 @@ class KmemCaches:
         cache.flags, cache.ctor, cache.refcount = flags, constructor, 1
         return cache.address_
 
-    @service("kmem_cache_create")
+    @service("kmem_cache_create", embedded=False)
     def kmem_cache_create(self, name: Ptr, size: U32, _align: U32, flags: U32, ctor: Ptr) -> int:
         return self._create(name, size, flags, ctor)
 
-    @service("kmem_cache_create_usercopy")
+    @service("kmem_cache_create_usercopy", embedded=False)
     def kmem_cache_create_usercopy(
         self, name: Ptr, size: U32, _align: U32, flags: U32, _offset: U32, _usersize: U32
     ) -> int:
         ctor = self._space.read_u64(self._computer.cpu["rsp"] + _SEVENTH_ARGUMENT)
         return self._create(name, size, flags, ctor)
 
-    @service("kmem_cache_destroy")
+    @service("kmem_cache_destroy", embedded=False)
     def kmem_cache_destroy(self, cache: Ptr) -> None:
         self._slab.kfree(cache)
 
@@ -55,22 +55,22 @@ class KmemCaches:
             await self._sched.current.call(cache.ctor, made)
         return made
 
-    @service("kmem_cache_alloc")
+    @service("kmem_cache_alloc", embedded=False)
     async def kmem_cache_alloc(self, cache: Ptr, flags: U32) -> int:
         return await self._alloc(cache, flags)
 
-    @service("kmem_cache_alloc_node")
+    @service("kmem_cache_alloc_node", embedded=False)
     async def kmem_cache_alloc_node(self, cache: Ptr, flags: U32, _node: S32) -> int:
         return await self._alloc(cache, flags)
 
-    @service("kmem_cache_alloc_lru")
+    @service("kmem_cache_alloc_lru", embedded=False)
     async def kmem_cache_alloc_lru(self, cache: Ptr, _lru: Ptr, flags: U32) -> int:
         return await self._alloc(cache, flags)
 
-    @service("kmem_cache_free")
+    @service("kmem_cache_free", embedded=False)
     def kmem_cache_free(self, _cache: Ptr, address: Ptr) -> None:
         self._slab.kfree(address)
 
-    @service("kmem_cache_size")
+    @service("kmem_cache_size", embedded=False)
     def kmem_cache_size(self, cache: Ptr) -> U64:
         return int(self._space.view("struct kmem_cache", cache).object_size)

@@ -191,16 +191,16 @@ class Slab:
     def kmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
         return self._kmalloc(size)
 
-    @service("__kmalloc_node_track_caller")
+    @service("__kmalloc_node_track_caller", embedded=False)
     def kmalloc_node_track_caller(self, size: U64, _flags: U32, _node: U32, caller: Ptr) -> int:
         """``caller`` is an address in the function that it is for: kstrdup's caller, for one."""
         return self._kmalloc(size, self._name(caller))
 
-    @service("kmalloc_large")
+    @service("kmalloc_large", embedded=False)
     def kmalloc_large(self, size: U64, _flags: U32) -> int:
         return self._kmalloc(size)
 
-    @service("kmalloc_node_trace")
+    @service("kmalloc_node_trace", embedded=False)
     def kmalloc_node_trace(self, _cache: Ptr, _flags: U32, _node: U32, size: U64) -> int:
         return self._kmalloc(size)
 
@@ -245,7 +245,8 @@ class Slab:
         else:
             self.kfree(address)
 
-    @service("ksize", "__ksize")
+    @service("ksize")
+    @service("__ksize", embedded=False)
     def ksize(self, address: Ptr) -> int:
         allocation = self._live.get(address)
         return allocation.room if allocation else 0
@@ -264,7 +265,8 @@ class Slab:
             for reports in self.reports:
                 reports.nonexistent_vm_area(address)
 
-    @service("__alloc_percpu", "__alloc_percpu_gfp")
+    @service("__alloc_percpu")
+    @service("__alloc_percpu_gfp", embedded=False)
     def alloc_percpu(self, size: U64, _align: U64) -> int:
         """The address as it is linked, from which the CPU's own is as far as the GS base says."""
         try:

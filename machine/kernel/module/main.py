@@ -68,7 +68,7 @@ class Modules:
         )
         self._modules: dict[str, LoadedModule] = {}
         self._list_head = base.computer.symbols.lookup("modules")
-        self._kernel_exports = base.services.exports
+        self._kernel_exports = base.computer.image.exports
         if self._list_head:
             self._space.init_list_head(self._list_head)
         base.traps.on_print_modules.append(self.linked_in)

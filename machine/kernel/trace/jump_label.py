@@ -72,7 +72,7 @@ class JumpLabels:
                 bool(key & _INVERTED),
             )
 
-    @service("jump_label_update")
+    @service("jump_label_update", embedded=False)
     def jump_label_update(self, key: Ptr) -> None:
         for table in self._tables:
             for entry in self._entries(table):

@@ -120,7 +120,7 @@ class Kthreads:
         kthread = self._kthreads.get(address)
         return kthread.data if kthread else 0
 
-    @service("kthread_func")
+    @service("kthread_func", embedded=False)
     def kthread_func(self, address: Ptr) -> int:
         kthread = self._kthreads.get(address)
         return kthread.function if kthread else 0
@@ -183,7 +183,8 @@ class Kthreads:
             self._locking.complete(completion)
         self.kthread_exit(result)
 
-    @service("do_exit", "make_task_dead")
+    @service("do_exit")
+    @service("make_task_dead", embedded=False)
     def do_exit(self, code: S64) -> None:
         raise TaskExit(code)
 

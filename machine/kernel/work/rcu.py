@@ -44,7 +44,8 @@ class Rcu:
         if not self._waiting:
             self._drained.set()
 
-    @service("synchronize_rcu", "synchronize_rcu_expedited", "synchronize_rcu_tasks")
+    @service("synchronize_rcu", "synchronize_rcu_tasks")
+    @service("synchronize_rcu_expedited", embedded=False)
     async def synchronize_rcu(self) -> None:
         await self._sched.synchronize_rcu()
 

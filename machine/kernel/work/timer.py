@@ -182,7 +182,7 @@ class Timers:
     def add_timer(self, timer: Ptr) -> None:
         self.add(timer, int(self._space.view("struct timer_list", timer).expires))
 
-    @service("add_timer_on")
+    @service("add_timer_on", embedded=False)
     def add_timer_on(self, timer: Ptr, _cpu: U32) -> None:
         self.add_timer(timer)
 
@@ -190,19 +190,21 @@ class Timers:
     def mod_timer(self, timer: Ptr, expires: U64) -> bool:
         return self.add(timer, expires)
 
-    @service("mod_timer_pending")
+    @service("mod_timer_pending", embedded=False)
     def mod_timer_pending(self, timer: Ptr, expires: U64) -> bool:
         return timer in self._pending and self.add(timer, expires)
 
-    @service("del_timer", "timer_delete")
+    @service("del_timer")
+    @service("timer_delete", embedded=False)
     def del_timer(self, timer: Ptr) -> bool:
         return self.delete(timer)
 
-    @service("del_timer_sync", "timer_delete_sync")
+    @service("del_timer_sync")
+    @service("timer_delete_sync", embedded=False)
     async def del_timer_sync(self, timer: Ptr) -> bool:
         return await self.delete_sync(timer)
 
-    @service("try_to_del_timer_sync")
+    @service("try_to_del_timer_sync", embedded=False)
     def try_to_del_timer_sync(self, timer: Ptr) -> int:
         if self._running and self._running[0] == timer:
             return -1
@@ -225,7 +227,8 @@ class Timers:
 
     # -- sleeping ---------------------------------------------------------------------------------
 
-    @service("schedule", "io_schedule", "schedule_rtlock")
+    @service("schedule", "io_schedule")
+    @service("schedule_rtlock", embedded=False)
     async def schedule(self) -> None:
         await self._sched.current.wait()
 
@@ -233,7 +236,8 @@ class Timers:
     async def preempt_schedule_common(self) -> None:
         await self._sched.preempt_schedule()
 
-    @service("schedule_timeout", "io_schedule_timeout")
+    @service("schedule_timeout")
+    @service("io_schedule_timeout", embedded=False)
     async def schedule_timeout(self, timeout: S64) -> int:
         if timeout < 0:
             self._sched.current.state = TaskState.RUNNING
@@ -256,7 +260,7 @@ class Timers:
     async def schedule_timeout_uninterruptible(self, timeout: S64) -> int:
         return await self._schedule_timeout_in(TaskState.UNINTERRUPTIBLE, timeout)
 
-    @service("schedule_timeout_idle")
+    @service("schedule_timeout_idle", embedded=False)
     async def schedule_timeout_idle(self, timeout: S64) -> int:
         return await self._schedule_timeout_in(IDLE, timeout)
 
@@ -328,17 +332,31 @@ class Timers:
 
     # -- what o'clock it is -----------------------------------------------------------------------
 
-    @service("ktime_get", "ktime_get_ns", "ktime_get_raw", "ktime_get_boottime",
-             "ktime_get_boottime_ns", "ktime_get_mono_fast_ns", "ktime_get_raw_fast_ns",
-             "ktime_get_boot_fast_ns", "sched_clock", "local_clock")  # fmt: skip
+    @service(
+        "ktime_get",
+        "ktime_get_ns",
+        "ktime_get_boottime",
+        "ktime_get_boottime_ns",
+        "sched_clock",
+        "local_clock",
+    )
+    @service(
+        "ktime_get_raw",
+        "ktime_get_mono_fast_ns",
+        "ktime_get_raw_fast_ns",
+        "ktime_get_boot_fast_ns",
+        embedded=False,
+    )
     def ktime_get(self) -> int:
         return self._clock.now()
 
-    @service("ktime_get_real", "ktime_get_real_ns", "ktime_get_real_fast_ns")
+    @service("ktime_get_real", "ktime_get_real_ns")
+    @service("ktime_get_real_fast_ns", embedded=False)
     def ktime_get_real(self) -> int:
         return self._clock.boot_time + self._clock.now()
 
-    @service("ktime_get_with_offset", "ktime_get_coarse_with_offset")
+    @service("ktime_get_with_offset")
+    @service("ktime_get_coarse_with_offset", embedded=False)
     def ktime_get_with_offset(self, offset: U32) -> int:
         return self.ktime_get() if offset == _TK_OFFS_BOOT else self.ktime_get_real()
 
@@ -354,12 +372,13 @@ class Timers:
         timespec = self._space.view("struct timespec64", address)
         timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds, _NSEC_PER_SEC)
 
-    @service("ktime_get_ts64", "ktime_get_raw_ts64", "ktime_get_coarse_ts64",
-             "ktime_get_boottime_ts64")  # fmt: skip
+    @service("ktime_get_ts64", "ktime_get_boottime_ts64")
+    @service("ktime_get_raw_ts64", "ktime_get_coarse_ts64", embedded=False)
     def ktime_get_ts64(self, timespec: Ptr) -> None:
         self._put_timespec(timespec, self.ktime_get())
 
-    @service("ktime_get_real_ts64", "ktime_get_coarse_real_ts64")
+    @service("ktime_get_real_ts64")
+    @service("ktime_get_coarse_real_ts64", embedded=False)
     def ktime_get_real_ts64(self, timespec: Ptr) -> None:
         self._put_timespec(timespec, self.ktime_get_real())
 
@@ -367,6 +386,6 @@ class Timers:
     def getboottime64(self, timespec: Ptr) -> None:
         self._put_timespec(timespec, self._clock.boot_time)
 
-    @service("get_jiffies_64")
+    @service("get_jiffies_64", embedded=False)
     def get_jiffies_64(self) -> int:
         return self._clock.jiffies()

@@ -399,7 +399,8 @@ class Workqueues:
 
     # -- work items -------------------------------------------------------------------------------
 
-    @service("queue_work_on", "queue_work_node")
+    @service("queue_work_on")
+    @service("queue_work_node", embedded=False)
     def queue_work_on(self, _cpu: S32, queue: Ptr, work: Ptr) -> bool:
         if self._test_and_set_pending(work):
             return False
@@ -528,7 +529,7 @@ class Workqueues:
         pending = _PENDING_BUSY if self._work(work) & _PENDING else 0
         return pending | (_RUNNING_BUSY if self._executing(work) else 0)
 
-    @service("current_work")
+    @service("current_work", embedded=False)
     def current_work(self) -> int:
         """The work item that the current task does, or 0."""
         worker = self._worker_of.get(self._sched.current)
@@ -566,7 +567,7 @@ class Workqueues:
         self._queues[address] = self._new(name, flags, max_active)
         return address
 
-    @service("workqueue_set_max_active")
+    @service("workqueue_set_max_active", embedded=False)
     def workqueue_set_max_active(self, address: Ptr, max_active: S32) -> None:
         queue = self._at(address)
         queue.max_active = _limit(max_active)
@@ -574,7 +575,8 @@ class Workqueues:
             queue.nr_active += 1
             self._insert_work(queue.inactive.popleft())
 
-    @service("__flush_workqueue", "flush_workqueue")
+    @service("__flush_workqueue")
+    @service("flush_workqueue", embedded=False)
     async def flush_workqueue(self, address: Ptr) -> None:
         """Wait for all that is queued now."""
         for item in list(self._at(address).items):
