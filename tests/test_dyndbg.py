@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -34,7 +35,7 @@ def log() -> Log:
 
 @pytest.fixture
 def debug(log: Log) -> DynamicDebug:
-    debug = DynamicDebug(cast(Any, log), cast(Any, Idle()))
+    debug = DynamicDebug(cast(Any, SimpleNamespace(printk=log, sched=Idle())))
     for line, function, text in (
         (10, "klp_enable", "enabling %s"), (20, "klp_disable", "disabling %s"), (30, "try_switch", "%s: no")
     ):  # fmt: skip

@@ -17,13 +17,10 @@ import trio.testing
 from klpfs.machine.computer import Computer
 from klpfs.machine.cpu import Stop
 from klpfs.machine.image import embedded
+from klpfs.machine.kernel import base as base_of_a_kernel
 from klpfs.machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.printk.printk import Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.freezer import Freezer
-from klpfs.machine.kernel.sched.stacktrace import StackTrace
-from klpfs.machine.kernel.service import Services
 from klpfs.machine.kernel.work.kthread import Kthreads
 from klpfs.machine.kernel.work.locking import Locking
 from klpfs.machine.kernel.work.timer import Timers
@@ -42,21 +39,17 @@ class Machine:
         self.clock = clock
         self.computer = computer = Computer(embedded.load(), memory_size=64 << 20)
         self.space = computer.space
-        self.services = Services(computer)
-        self.slab = Slab(computer)
-        self.sched = Scheduler(computer, clock, self.slab, self.services)
-        self.printk = Printk(computer, clock)
-        self.locking = Locking(computer, self.sched, self.printk)
-        self.timers = Timers(computer, self.sched, clock)
-        freezer = Freezer(computer, self.sched, StackTrace(computer, self.sched))
-        self.kthreads = Kthreads(computer, self.sched, self.locking, freezer)
-        self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
-        for provider in (
-            self.slab, self.printk, self.locking, self.timers, self.kthreads, self.workqueues
-        ):  # fmt: skip
-            self.services.offer(provider)
+        base = base_of_a_kernel.build(computer, clock)
+        self.slab = base.slab
+        self.sched = base.sched
+        self.printk = base.printk
+        offer = base.services.offer
+        self.locking = offer(Locking(base))
+        self.timers = offer(Timers(base))
+        self.kthreads = offer(Kthreads(base, locking=self.locking, freezer=Freezer(base)))
+        self.workqueues = offer(Workqueues(base, self.timers))
         self.oopses: list[Stop] = []
-        self.sched.on_exception = self._oops
+        self.sched.on_exception[:] = [self._oops]
         self._code = computer.map_pages(computer.modules_area, 1 << 16, executable=True)
 
     async def _oops(self, task: Task, stop: Stop) -> None:
@@ -477,7 +470,7 @@ async def test_of_exclusive_waiters_one_is_woken(machine: Machine) -> None:
 
 async def test_sleeping_with_preemption_off_is_a_bug_that_is_reported(machine: Machine) -> None:
     reported = []
-    machine.sched.on_schedule_bug = lambda task: reported.append(machine.sched.preempt_count)
+    machine.sched.on_schedule_bug[:] = [lambda task: reported.append(machine.sched.preempt_count)]
     count = machine["__preempt_count"]
     atomic = machine.function(
         b"\x49\xba" + struct.pack("<Q", count) + b"\x41\xff\x02",  # mov r10; inc dword [r10]

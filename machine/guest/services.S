@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The functions that Python stands in for. Whoever boots the machine writes a trap over the
- * beginning of each that it serves, and exports the others no more: to call one of those is an
- * invalid opcode.
+ * The functions that Python stands in for: one stub for each name of a @service that is not
+ * marked with embedded=False. A trap is written over the beginning of each stub as the service
+ * is built; until then a call is an invalid opcode. tests/test_services.py compares the two.
  */
 
 #include <linux/linkage.h>
@@ -53,16 +53,15 @@
 	EXPORTED_SERVICE vprintk_emit, panic, add_taint, test_taint, dump_stack
 	EXPORTED_SERVICE_GPL sprint_symbol, sprint_symbol_no_offset, sprint_symbol_build_id
 	SERVICE function_trace_call, get_taint, sprint_backtrace, sprint_backtrace_build_id, kallsyms_lookup_name
-	SERVICE kallsyms_on_each_symbol, kallsyms_lookup_size_offset
 
 /* Scheduling and threads. */
 	EXPORTED_SERVICE schedule, schedule_timeout, schedule_timeout_interruptible
 	EXPORTED_SERVICE schedule_timeout_killable, schedule_timeout_uninterruptible, io_schedule
 	EXPORTED_SERVICE yield, __cond_resched, wake_up_process, kthread_create_on_node
-	EXPORTED_SERVICE kthread_stop, kthread_should_stop, kthread_complete_and_exit, send_sig
+	EXPORTED_SERVICE kthread_stop, kthread_should_stop, kthread_complete_and_exit
 	EXPORTED_SERVICE_GPL kthread_data, kthread_park, kthread_unpark, kthread_parkme
-	EXPORTED_SERVICE_GPL kthread_should_park, __put_task_struct, sched_show_task
-	SERVICE preempt_schedule_common, wake_up_state, kthread_exit, do_exit, allow_signal, show_stack
+	EXPORTED_SERVICE_GPL kthread_should_park, __put_task_struct
+	SERVICE preempt_schedule_common, wake_up_state, kthread_exit, do_exit
 
 /* Locks. */
 	EXPORTED_SERVICE mutex_lock, mutex_lock_interruptible, mutex_lock_killable, mutex_trylock
@@ -104,8 +103,7 @@
 
 /* Ftrace and live patching. */
 	EXPORTED_SERVICE_GPL register_ftrace_function, unregister_ftrace_function
-	EXPORTED_SERVICE_GPL ftrace_set_filter_ip, ftrace_set_filter, ftrace_set_notrace
-	EXPORTED_SERVICE_GPL ftrace_free_filter
+	EXPORTED_SERVICE_GPL ftrace_set_filter_ip, ftrace_set_filter, ftrace_free_filter
 #ifdef CONFIG_LIVEPATCH
 	EXPORTED_SERVICE_GPL KLP_SERVICES
 	SERVICE klp_refcount_zero
@@ -117,11 +115,6 @@
 	EXPORTED_SERVICE proc_create_seq_private, proc_mkdir, proc_mkdir_mode, proc_symlink
 	EXPORTED_SERVICE proc_remove, remove_proc_entry, remove_proc_subtree, proc_set_size, pde_data
 	EXPORTED_SERVICE_GPL proc_mkdir_data
-
-/* Sysfs. */
-	EXPORTED_SERVICE kobject_init, kobject_add, kobject_del, kobject_get, kobject_put
-	EXPORTED_SERVICE_GPL kobject_init_and_add, kobject_create_and_add, sysfs_create_file_ns
-	EXPORTED_SERVICE_GPL sysfs_remove_file_ns, sysfs_create_group, sysfs_remove_group
 
 /* Random numbers. */
 	EXPORTED_SERVICE get_random_bytes, get_random_u32, get_random_u64

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 
 from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.early import set_up_cpu, set_up_system
 from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.oops.taint import Tainted
 from klpfs.machine.kernel.oops.traps import Traps
 from klpfs.machine.kernel.printk.printk import Printk
+from klpfs.machine.kernel.random import RandomNumbers
 from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
 from klpfs.machine.kernel.service import Services
+from klpfs.machine.kernel.trace.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
     """The services that every subsystem gets as its first argument.
 
-    None of them depends on a subsystem that is built later. ``services`` binds methods that are marked
+    None of them depends on a subsystem that is built later. A later subsystem that must be notified
+    subscribes: see the lists of `Slab`, `Scheduler` and `Traps`. ``services`` binds methods that are marked
     with `service.service` to functions of the kernel image.
     """
 
@@ -28,4 +34,35 @@ class Base:
     slab: Slab
     sched: Scheduler
     printk: Printk
+    tainted: Tainted
+    text: Text
+    stack: StackTrace
     traps: Traps
+
+
+def build(computer: Computer, clock: Clock, *, command_line: str = "") -> Base:
+    """Build the base of a kernel on ``computer``. ``command_line`` is for an image that brings none."""
+    services = Services(computer)
+    slab = services.offer(Slab(computer))
+    random = services.offer(RandomNumbers(computer, clock))
+    set_up_cpu(computer, random.bytes)
+    set_up_system(computer, slab, command_line)
+    sched = Scheduler(computer, clock, slab=slab, services=services)
+    printk = services.offer(Printk(computer, clock))
+    tainted = services.offer(Tainted(printk))
+    text = Text(computer, sched)
+    stack = StackTrace(computer, sched)
+    traps = Traps(computer, sched, printk=printk, tainted=tainted, text=text, stack=stack)
+    services.offer(traps)
+    return Base(
+        computer=computer,
+        clock=clock,
+        services=services,
+        slab=slab,
+        sched=sched,
+        printk=printk,
+        tainted=tainted,
+        text=text,
+        stack=stack,
+        traps=traps,
+    )

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.clock import Clock
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.memory import PAGE_SIZE
 
@@ -14,8 +13,8 @@ _KSYM_SYMBOL_LEN = 611
 class Kallsyms:
     """Symbol lookup, as ``%pS`` and the other symbol formats of printk need it."""
 
-    def __init__(self, computer: Computer) -> None:
-        self._computer = computer
+    def __init__(self, base: Base) -> None:
+        self._computer = base.computer
 
     def _put(self, buffer: int, text: str) -> int:
         data = text.encode("utf-8", "surrogateescape")[: _KSYM_SYMBOL_LEN - 1]
@@ -50,9 +49,9 @@ class Kallsyms:
 class SystemInfo:
     """``si_meminfo``: the numbers in /proc/meminfo."""
 
-    def __init__(self, computer: Computer, clock: Clock) -> None:
-        self._computer = computer
-        self._clock = clock
+    def __init__(self, base: Base) -> None:
+        self._computer = base.computer
+        self._clock = base.clock
 
     @service("si_meminfo")
     def si_meminfo(self, address: Ptr) -> None:

@@ -12,8 +12,8 @@ import trio
 
 from klpfs.machine.computer import Computer
 from klpfs.machine.image import Image
+from klpfs.machine.kernel.base import build as build_base
 from klpfs.machine.kernel.clock import Clock
-from klpfs.machine.kernel.early import set_up_cpu, set_up_system
 from klpfs.machine.kernel.kallsyms import Kallsyms, SystemInfo
 from klpfs.machine.kernel.kobject import Kobject, KobjectTree
 from klpfs.machine.kernel.livepatch.abi import ABIS, Life
@@ -31,31 +31,16 @@ from klpfs.machine.kernel.livepatch.switching import Switches
 from klpfs.machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
 from klpfs.machine.kernel.livepatch.universe import Universes
 from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.module.main import Modules
-from klpfs.machine.kernel.module.params import Params
-from klpfs.machine.kernel.oops.slub_debug import SlubDebug
-from klpfs.machine.kernel.oops.taint import Tainted
-from klpfs.machine.kernel.oops.traps import Traps
-from klpfs.machine.kernel.oops.watchdog import Watchdog
+from klpfs.machine.kernel.module.build import build as build_module_loader
+from klpfs.machine.kernel.module.load import LivepatchSupport
+from klpfs.machine.kernel.module.subscribers import ModuleSubscriber, Stage
+from klpfs.machine.kernel.oops.build import build as build_oops
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
-from klpfs.machine.kernel.printk.printk import Printk
 from klpfs.machine.kernel.proc import Proc
-from klpfs.machine.kernel.random import RandomNumbers
-from klpfs.machine.kernel.sched.core import Scheduler, Task
-from klpfs.machine.kernel.sched.freezer import Freezer
-from klpfs.machine.kernel.sched.stacktrace import StackTrace
-from klpfs.machine.kernel.service import Services
-from klpfs.machine.kernel.trace.ftrace import Ftrace
-from klpfs.machine.kernel.trace.jump_label import JumpLabels
-from klpfs.machine.kernel.trace.text import Text
-from klpfs.machine.kernel.trace.tracer import Tracer
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.trace.build import build as build_trace
 from klpfs.machine.kernel.usermem import UserMemory
-from klpfs.machine.kernel.work.kthread import Kthreads
-from klpfs.machine.kernel.work.locking import Locking
-from klpfs.machine.kernel.work.rcu import Rcu
-from klpfs.machine.kernel.work.timer import Timers
-from klpfs.machine.kernel.work.workqueue import Workqueues
+from klpfs.machine.kernel.work.build import build as build_work
 
 DEFAULT_MEMORY = 256 << 20
 """Bytes of RAM."""
@@ -78,7 +63,7 @@ class Kernel:
         slice_instructions: int = 0,
         command_line: str = DEFAULT_COMMAND_LINE,
     ) -> None:
-        self.abi = ABIS[image.abi]
+        self.abi = abi = ABIS[image.abi]
         self.clock = clock
         self._inside: set[trio.CancelScope] = set()
         self._off = False
@@ -87,63 +72,56 @@ class Kernel:
         )
         self.image = computer.image
         self.symbols = computer.symbols
-        self.services = Services(computer)
-        self.slab = Slab(computer)
-        self.random = RandomNumbers(computer, clock)
-        set_up_cpu(computer, self.random.bytes)
-        set_up_system(computer, self.slab, command_line)
-        self.sched = Scheduler(computer, clock, self.slab, self.services)
-        self.printk = Printk(computer, clock)
-        self.tainted = Tainted(self.printk)
-        self.text = Text(computer, self.sched)
-        self.jump_labels = JumpLabels(computer, self.text)
-        self.stack = StackTrace(computer, self.sched)
-        self.traps = Traps(computer, self.sched, self.printk, self.text, self.stack, self.tainted)
-        SlubDebug(computer, self.slab, self.sched, self.printk, self.traps, self.tainted)
-        self.dyndbg = DynamicDebug(self.printk, self.sched)
+        self.base = base = build_base(computer, clock, command_line=command_line)
+        self.services = base.services
+        self.slab = base.slab
+        self.sched = base.sched
+        self.printk = base.printk
+        self.tainted = base.tainted
+        self.text = base.text
+        self.stack = base.stack
+        self.traps = base.traps
+        base.services.offer(Kallsyms(base))
+        base.services.offer(SystemInfo(base))
+        base.services.offer(KmemCaches(base))
         self.kobjects = KobjectTree()
-        kernel_kobj = self.kobjects.at(("kernel",))
-        self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
-        self.tracer = Tracer(computer, self.sched, clock, self.ftrace)
-        self.traps.on_oops = self.tracer.stop
-        self.locking = Locking(computer, self.sched, self.printk)
-        self.timers = Timers(computer, self.sched, clock)
-        self._warned_of_timer = False
-        self.timers.warn_once = self._warn_of_timer
-        self.watchdog = Watchdog(
-            self.sched, self.timers, self.traps, self.printk, self.tainted, f"{image.release} #1"
+        self.dyndbg = DynamicDebug(base)
+        self.user = UserMemory(base)
+        self.trace = build_trace(base)
+        self.ftrace = self.trace.ftrace
+        self.tracer = self.trace.tracer
+        self.work = build_work(base)
+        self.locking = self.work.locking
+        self.freezer = self.work.freezer
+        self.workqueues = self.work.workqueues
+        self.watchdog = build_oops(base, timers=self.work.timers).watchdog
+        self.proc = base.services.offer(Proc(base, self.user))
+        loader = build_module_loader(
+            base,
+            trace=self.trace,
+            dyndbg=self.dyndbg,
+            kobjects=self.kobjects,
+            livepatch=LivepatchSupport(enabled=abi.life is not Life.NONE, marked=abi.marked),
+            klp_find_object_symbol=self._klp_find_object_symbol,
         )
-        self.freezer = Freezer(computer, self.sched, self.stack)
-        self.kthreads = Kthreads(computer, self.sched, self.locking, self.freezer)
-        self.workqueues = Workqueues(computer, self.sched, self.slab, self.timers, self.printk)
-        self.rcu = Rcu(computer, self.sched, self.slab, self.workqueues.queue)
-        self.params = Params(computer, self.sched, self.slab, self.printk, self.dyndbg)
-        self.user = UserMemory(computer, self.sched, self.slab)
-        self.proc = Proc(computer, self.sched, self.slab, self.user)
-        self.proc.warn = self._warn_of_proc
-        self.modules = Modules(
-            computer, self.sched, self.printk, self.tainted, self.traps, self.ftrace, self.jump_labels,
-            self.stack, self.params, self.kobjects, self.abi,
-        )  # fmt: skip
-        providers = [
-            self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.tracer, self.locking,
-            self.timers, self.kthreads, self.workqueues, self.rcu, self.proc, self.modules,
-            self.jump_labels, Kallsyms(computer), SystemInfo(computer, clock), self.random,
-        ]  # fmt: skip
-        if "struct kmem_cache" in computer.space.types:  # the embedded kernel has its own
-            providers.append(KmemCaches(computer, self.sched, self.slab))
-        if self.abi.life is not Life.NONE:
+        self.modules = loader.modules
+        self.exports = computer.image.exports
+        kernel_kobj = self.kobjects.at(("kernel",))
+        if abi.life is not Life.NONE:
             root = kernel_kobj.add(Kobject("livepatch"))
-            self.livepatch = self.modules.livepatch = self._make_livepatch(root)
-            providers += [self.livepatch, self.livepatch.states, self.counter]
-        for provider in providers:
-            self.services.offer(provider)
-        self.exports = self.modules.kernel_exports = {
-            name: export
-            for name, export in image.exports.items()
-            if export.addr not in image.stubs or name in self.services.bound
-        }
-        """What modules may use: a function that has neither code nor a service is none of it."""
+            self.livepatch = livepatch = self._make_livepatch(root)
+            for provider in (livepatch, livepatch.states, self.counter):
+                base.services.offer(provider)
+            loader.subscribers.add(
+                Stage.LIVEPATCH,
+                ModuleSubscriber(
+                    coming=lambda module: livepatch.module_coming(module.struct),
+                    going=lambda module: livepatch.module_going(module.struct),
+                ),
+            )
+
+    def _klp_find_object_symbol(self, objname: str | None, name: str, sympos: int) -> int:
+        return self.livepatch.klp_find_object_symbol(objname, name, sympos)
 
     def _make_livepatch(self, root: Kobject) -> Livepatch:
         """The livepatch core that the image's ABI asks for, on what the ABIs have in common."""
@@ -211,14 +189,6 @@ class Kernel:
             abi,
         )
 
-    def _warn_of_proc(self, message: str) -> None:
-        self.traps.warn("fs/proc/generic.c", 429, "__proc_create", message)
-
-    def _warn_of_timer(self, message: str) -> None:
-        if not self._warned_of_timer:
-            self._warned_of_timer = True
-            self.traps.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
-
     def _retry_transition(self) -> None:
         self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)
 
@@ -230,7 +200,7 @@ class Kernel:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
         self.clock.begin()
         self.sched.start(nursery)
-        self.timers.start()
+        self.work.timers.start()
         self.watchdog.start()
         self.workqueues.start()
         self.printk(5, self.image.banner.rstrip("\n"))

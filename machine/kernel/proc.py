@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.sched.wait import ActiveReferences
 from klpfs.machine.kernel.service import U32, U64, Ptr, service
 from klpfs.machine.kernel.usermem import UserMemory
@@ -59,16 +57,16 @@ class ProcEntry:
 class Proc:
     """The entries of /proc that the kernel and its modules have registered."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab, user: UserMemory) -> None:
-        self._computer = computer
-        self._space = computer.space
-        self._sched = sched
-        self._slab = slab
+    def __init__(self, base: Base, user: UserMemory) -> None:
+        self._computer = base.computer
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._slab = base.slab
+        self._traps = base.traps
         self._user = user
         self.root = ProcEntry("", 0o40555, 0)
         self._entries: dict[int, ProcEntry] = {}
-        self.warn: Callable[[str], None] = lambda message: None
-        """``WARN`` about an invalid entry; set by `Kernel`."""
+
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
         """Called with an entry, and True after it was added or False after it was removed."""
 
@@ -115,7 +113,7 @@ class Proc:
         return entry
 
     def _refuse(self, message: str) -> ProcEntry | None:
-        self.warn(message)
+        self._traps.warn("fs/proc/generic.c", 429, "__proc_create", message)
         return None
 
     def _register(self, entry: ProcEntry) -> int:

@@ -13,7 +13,7 @@ import inspect
 import struct
 import typing
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from klpfs.machine.computer import Computer
 from klpfs.machine.cpu import TRAP
@@ -30,7 +30,8 @@ Ptr = U64
 Bool = Annotated[int, "<B"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_ATTRIBUTE, _PROLOGUE = "_kernel_functions", "_prologue"
+_Provider = TypeVar("_Provider")
+_ATTRIBUTE = "_kernel_functions"
 _PROLOGUE_OFFSET = 16
 """Offset of a prologue in its page, behind the trap."""
 
@@ -40,19 +41,38 @@ Prologue = Callable[[Computer, int, int], bytes]
 the trap."""
 
 
-def service(*names: str, prologue: Prologue | None = None) -> Callable[[_F], _F]:
+class Marked(NamedTuple):
+    """A kernel function that a method replaces."""
+
+    name: str
+    prologue: Prologue | None
+    embedded: bool
+    """True if the embedded kernel has a stub for it."""
+
+
+def service(
+    *names: str, prologue: Prologue | None = None, embedded: bool = True
+) -> Callable[[_F], _F]:
     """Mark a method as the replacement of the kernel functions ``names``.
 
     With a ``prologue``, the kernel functions run that guest code first. The method gets the arguments that
-    the prologue passes to the trap.
+    the prologue passes to the trap. ``embedded`` is False for functions that the embedded kernel
+    (machine/guest/services.S) does not have, or implements in C.
     """
 
     def mark(method: _F) -> _F:
-        setattr(method, _ATTRIBUTE, names)
-        setattr(method, _PROLOGUE, prologue)
+        marks = [Marked(name, prologue, embedded) for name in names]
+        setattr(method, _ATTRIBUTE, (*marks, *getattr(method, _ATTRIBUTE, ())))
         return method
 
     return mark
+
+
+def marked(provider: type) -> Iterator[tuple[Marked, str]]:
+    """The services of a class, and the names of their methods."""
+    for attribute, function in inspect.getmembers(provider, inspect.isfunction):
+        for mark in getattr(function, _ATTRIBUTE, ()):
+            yield mark, attribute
 
 
 AsyncService = Callable[[], Awaitable[int | None]]
@@ -70,17 +90,20 @@ class Services:
         """The ``async`` services by the address of their trap. Each reads its arguments when it is called,
         and returns an awaitable for the result."""
 
-    def offer(self, provider: object) -> None:
-        """Bind each service of ``provider`` whose kernel function is in the image.
+    def offer(self, provider: _Provider) -> _Provider:
+        """Bind each service of ``provider`` whose kernel function is in the image. Returns ``provider``.
 
         Names that begin with an element of ``provider.native``, if it has that attribute, are not bound:
-        the kernel's own function runs.
+        the kernel's own function runs. In an image with stubs, only the stubs are bound.
         """
         native: tuple[str, ...] = getattr(provider, "native", ())
-        for name, method in _marked(provider):
-            address = self._function(name)
-            if address is not None and not name.startswith(native):
-                self._bind(name, address, method)
+        stubs = self._computer.image.stubs
+        for mark, attribute in marked(type(provider)):
+            address = self._function(mark.name)
+            if address is None or mark.name.startswith(native) or stubs and address not in stubs:
+                continue
+            self._bind(mark, address, getattr(provider, attribute))
+        return provider
 
     def _function(self, name: str) -> int | None:
         """Return the address of the kernel function ``name``. An exported function comes first: a static
@@ -88,14 +111,13 @@ class Services:
         export = self._computer.image.exports.get(name)
         return export.addr if export is not None else self._computer.symbols.lookup(name)
 
-    def _bind(self, name: str, function: int, method: Callable[..., Any]) -> None:
+    def _bind(self, mark: Marked, function: int, method: Callable[..., Any]) -> None:
         computer = self._computer
         address = function
         if function in self._sites:  # keep the ftrace site, so that the function can be traced
             address += len(TRAP)
-        prologue: Prologue | None = getattr(method, _PROLOGUE)
-        if prologue is not None:
-            address = self._add_prologue(name, address, prologue)
+        if mark.prologue is not None:
+            address = self._add_prologue(mark.name, address, mark.prologue)
         read_arguments = _argument_reader(computer, method)
         if inspect.iscoroutinefunction(method):
 
@@ -118,7 +140,7 @@ class Services:
             computer.cpu.set_trap(address, serve)
         computer.memory.write(address, TRAP)
         computer.cpu.code_changed(address, len(TRAP))
-        self.bound.add(name)
+        self.bound.add(mark.name)
 
     def _add_prologue(self, name: str, function: int, prologue: Prologue) -> int:
         """Write a jump to the prologue to ``function``. Returns the address of the trap that it calls."""
@@ -141,12 +163,6 @@ async def _run_async(
     except OSError as error:
         return -(error.errno or 0)
     return result
-
-
-def _marked(provider: object) -> Iterator[tuple[str, Callable[..., Any]]]:
-    for attribute, function in inspect.getmembers(type(provider), inspect.isfunction):
-        for name in getattr(function, _ATTRIBUTE, ()):
-            yield name, getattr(provider, attribute)
 
 
 def _argument_reader(

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from klpfs.machine.computer import Computer
 from klpfs.machine.extents import Extents
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.base import Base
 
 USER_START, USER_END = 0x7F0000000000, 0x7FFFFFFFF000
 """Range of user addresses for buffers."""
@@ -23,10 +21,10 @@ _ARGUMENTS = ("di", "si", "dx", "r10", "r8", "r9")
 class UserMemory:
     """Buffers in user memory, and system calls."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, slab: Slab) -> None:
-        self._computer = computer
-        self._sched = sched
-        self._slab = slab
+    def __init__(self, base: Base) -> None:
+        self._computer = base.computer
+        self._sched = base.sched
+        self._slab = base.slab
         self._area = Extents(USER_START, USER_END)
 
     @contextmanager

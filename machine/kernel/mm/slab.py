@@ -75,7 +75,8 @@ class Slab:
         self._slabs: dict[int, tuple[int, list[int]]] = {}
         """Object size and free objects of each slab, by its address."""
         self._max_objects = computer.memory.size // _BYTES_PER_OBJECT
-        self.reports: Reports | None = None
+        self.reports: list[Reports] = []
+        """Receivers of error reports."""
 
     # -- for services -----------------------------------------------------------------------------
 
@@ -108,7 +109,8 @@ class Slab:
             del partial[page]
         data = self._memory.read(address, room)
         if self.reports and data.count(POISON_FREE) != room:
-            self.reports.overwritten(f"kmalloc-{room}", address, data)
+            for reports in self.reports:
+                reports.overwritten(f"kmalloc-{room}", address, data)
         return address
 
     def _free_to_slab(self, address: int, room: int) -> None:
@@ -165,18 +167,19 @@ class Slab:
         try:
             return self.alloc(size, owner or self._caller())
         except MemoryError:
-            if self.reports and size > KMALLOC_MAX_SIZE:
-                self.reports.too_large()
-            elif self.reports:
-                self.reports.no_pages(size)
+            for reports in self.reports:
+                if size > KMALLOC_MAX_SIZE:
+                    reports.too_large()
+                else:
+                    reports.no_pages(size)
             return 0
 
     def _vmalloc(self, size: int) -> int:
         try:
             return self.vmalloc_bytes(size, self._caller()) if size else 0
         except MemoryError:
-            if self.reports:
-                self.reports.no_vmalloc(size, exceeds=size > self._memory.size)
+            for reports in self.reports:
+                reports.no_vmalloc(size, exceeds=size > self._memory.size)
             return 0
 
     @service("__kmalloc")
@@ -192,16 +195,16 @@ class Slab:
     def kmalloc_node(self, size: U64, _flags: U32, _node: U32) -> int:
         return self._kmalloc(size)
 
-    @service("__kmalloc_node_track_caller")
+    @service("__kmalloc_node_track_caller", embedded=False)
     def kmalloc_node_track_caller(self, size: U64, _flags: U32, _node: U32, caller: Ptr) -> int:
         """``caller`` is an address in the function that gets the memory, such as the caller of kstrdup()."""
         return self._kmalloc(size, self._name(caller))
 
-    @service("kmalloc_large")
+    @service("kmalloc_large", embedded=False)
     def kmalloc_large(self, size: U64, _flags: U32) -> int:
         return self._kmalloc(size)
 
-    @service("kmalloc_node_trace")
+    @service("kmalloc_node_trace", embedded=False)
     def kmalloc_node_trace(self, _cache: Ptr, _flags: U32, _node: U32, size: U64) -> int:
         return self._kmalloc(size)
 
@@ -225,8 +228,9 @@ class Slab:
 
     @service("kfree")
     def kfree(self, address: Ptr) -> None:
-        if not self.free(address) and self.reports:
-            self._bad_free(address, self.reports)
+        if not self.free(address):
+            for reports in self.reports:
+                self._bad_free(address, reports)
 
     def _bad_free(self, address: int, reports: Reports) -> None:
         """Report the kfree() of an address where no object is allocated. Raises PageFault if it is not
@@ -247,7 +251,8 @@ class Slab:
         else:
             self.kfree(address)
 
-    @service("ksize", "__ksize")
+    @service("ksize")
+    @service("__ksize", embedded=False)
     def ksize(self, address: Ptr) -> int:
         allocation = self._live.get(address)
         return allocation.room if allocation else 0
@@ -262,10 +267,12 @@ class Slab:
         if allocation is not None:
             area = self._computer.vmalloc_area
             self._computer.unmap_pages(area, address, allocation.size)
-        elif address and self.reports:
-            self.reports.nonexistent_vm_area(address)
+        elif address:
+            for reports in self.reports:
+                reports.nonexistent_vm_area(address)
 
-    @service("__alloc_percpu", "__alloc_percpu_gfp")
+    @service("__alloc_percpu")
+    @service("__alloc_percpu_gfp", embedded=False)
     def alloc_percpu(self, size: U64, _align: U64) -> int:
         """Return the per-CPU address; the CPU's copy is at the GS base plus this address."""
         try:

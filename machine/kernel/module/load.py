@@ -10,6 +10,7 @@ text of an unbooted image is in the same state.
 
 from __future__ import annotations
 
+import enum
 import errno
 import struct
 from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from klpfs.machine import limits
-from klpfs.machine.computer import Computer
 from klpfs.machine.elf import (
     SHF_RELA_LIVEPATCH,
     SHN_ABS,
@@ -35,16 +35,11 @@ from klpfs.machine.elf import (
     layout,
 )
 from klpfs.machine.image import Export, Symbol, read_exports
-from klpfs.machine.kernel.livepatch.abi import Abi, Life
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.module.percpu import ModulePerCpu
 from klpfs.machine.kernel.module.version import ModVersions
-from klpfs.machine.kernel.oops.taint import Taint, Tainted
-from klpfs.machine.kernel.printk.printk import (
-    LOGLEVEL_ERR,
-    LOGLEVEL_NOTICE,
-    LOGLEVEL_WARNING,
-    Printk,
-)
+from klpfs.machine.kernel.oops.taint import Taint
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_NOTICE, LOGLEVEL_WARNING
 from klpfs.machine.kernel.sched.wait import ActiveReferences, Completion
 from klpfs.machine.structs import Space, Struct
 from klpfs.machine.symbols import Region
@@ -63,8 +58,26 @@ _GPL_COMPATIBLE = {
 }  # fmt: skip
 _MAKES_LOCKDEP_UNRELIABLE = {Taint.FORCED_MODULE, Taint.PROPRIETARY_MODULE}
 _IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
-_UNFORMED = 3
 _BUG_ENTRY, _JUMP_ENTRY = 12, 16
+
+
+class State(enum.IntEnum):
+    """``enum module_state``."""
+
+    LIVE = 0
+    COMING = 1
+    GOING = 2
+    UNFORMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LivepatchSupport:
+    """What the loader has to know of live patching in this kernel."""
+
+    enabled: bool = True
+    """Whether the kernel has live patching (CONFIG_LIVEPATCH)."""
+    marked: bool = True
+    """Whether a module says in its modinfo that it is a live patch (since 4.7)."""
 
 
 @dataclass(eq=False)
@@ -73,6 +86,8 @@ class LoadedModule:
     memory, which guest code reads."""
 
     elf: ModuleImage
+    arguments: str = ""
+    """``name=value`` ... as one line (``mod->args``)."""
     taints: int = 0
     placed: bool = False
     struct: Struct = field(init=False)
@@ -129,9 +144,14 @@ class LoadedModule:
         return self.plan.init.size
 
     @property
+    def core_regions(self) -> list[Region]:
+        """The memory that stays."""
+        return [Region(self.core_base, self.core_size, self.plan.core.text_size)]
+
+    @property
     def regions(self) -> list[Region]:
         """The memory regions that it occupies now."""
-        regions = [Region(self.core_base, self.core_size, self.plan.core.text_size)]
+        regions = self.core_regions
         if self.init_base:
             regions.append(Region(self.init_base, self.init_size, self.plan.init.text_size))
         return regions
@@ -194,20 +214,19 @@ class Loader:
 
     def __init__(
         self,
-        computer: Computer,
-        printk: Printk,
-        tainted: Tainted,
+        base: Base,
+        *,
         exports: ExportTable,
-        relocate_klp: Callable[[LoadedModule], None],
-        abi: Abi,
+        livepatch: LivepatchSupport,
+        klp_apply_relocs: Callable[[LoadedModule], None],
     ) -> None:
-        self._computer = computer
-        self._printk = printk
-        self._tainted = tainted
+        self._computer = base.computer
+        self._printk = base.printk
+        self._tainted = base.tainted
         self._exports = exports
-        self._relocate_klp = relocate_klp
-        self._abi = abi
-        self._percpu = ModulePerCpu(computer)
+        self._livepatch = livepatch
+        self._klp_apply_relocs = klp_apply_relocs
+        self._percpu = ModulePerCpu(base)
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
@@ -221,11 +240,11 @@ class Loader:
 
     # -- the file ---------------------------------------------------------------------------------
 
-    def read(self, data: bytes, flags: int) -> LoadedModule:
+    def read(self, data: bytes, arguments: str, flags: int) -> LoadedModule:
         """``elf_validity_check``, ``check_modinfo``: check the ELF format, vermagic and modinfo of a file.
         Raises OSError after logging the reason."""
         with self._logged():
-            module = LoadedModule(ModuleImage.parse(data, smp=self._percpu.smp))
+            module = LoadedModule(ModuleImage.parse(data, smp=self._percpu.smp), arguments)
         self._check_versions(module, flags)
         self._check_vermagic(module, flags)
         if module.modinfo("intree") is None:
@@ -241,7 +260,7 @@ class Loader:
                 f"{module.name}: module is from the staging directory, the quality is unknown, you "
                 "have been warned.",
             )
-        if module.elf.is_livepatch and self._abi.marked:
+        if module.elf.is_livepatch and self._livepatch.marked:
             self._check_livepatch(module)
         if not module.is_gpl:
             licence = module.modinfo("license") or "unspecified"
@@ -263,7 +282,7 @@ class Loader:
 
     def _check_livepatch(self, module: LoadedModule) -> None:
         """``check_modinfo_livepatch``."""
-        if self._abi.life is Life.NONE:
+        if not self._livepatch.enabled:
             self._printk(
                 LOGLEVEL_ERR,
                 f"{module.name}: module is marked as livepatch module, but livepatch support is "
@@ -363,7 +382,7 @@ class Loader:
             )
         view = space.view("struct module", module.addresses[elf.this_module])
         module.struct, module.placed = view, True
-        view.state = _UNFORMED
+        view.state = State.UNFORMED
         view.taints = module.taints
         view.klp = elf.is_livepatch
         view.klp_alive = False
@@ -444,7 +463,8 @@ class Loader:
                 memory.read,
                 memory.write,
             )
-        self._relocate_klp(module)
+        if self._livepatch.enabled:
+            self._klp_apply_relocs(module)
 
     # -- sections ---------------------------------------------------------------------------------
 

@@ -7,30 +7,26 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from klpfs.machine import limits
-from klpfs.machine.computer import Computer
 from klpfs.machine.image import Export
-from klpfs.machine.kernel.kobject import KobjectTree
-from klpfs.machine.kernel.livepatch.abi import Abi
-from klpfs.machine.kernel.livepatch.core import Livepatch
-from klpfs.machine.kernel.livepatch.off import LivepatchOff
-from klpfs.machine.kernel.module.load import MODULE_REF_BASE, LoadedModule, Loader
-from klpfs.machine.kernel.module.params import Params
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.module.load import (
+    MODULE_REF_BASE,
+    LivepatchSupport,
+    LoadedModule,
+    Loader,
+    State,
+)
 from klpfs.machine.kernel.module.relocations import KlpRelocations
-from klpfs.machine.kernel.module.sysfs import ModuleSysfs
-from klpfs.machine.kernel.oops.taint import Taint, Tainted, module_taint_letters
-from klpfs.machine.kernel.oops.traps import Traps
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, TaskExit, TaskState
-from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.module.subscribers import ModuleSubscribers
+from klpfs.machine.kernel.oops.taint import Taint, module_taint_letters
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.core import TaskExit, TaskState
 from klpfs.machine.kernel.service import Ptr, service
-from klpfs.machine.kernel.trace.ftrace import Ftrace
-from klpfs.machine.kernel.trace.jump_label import JumpLabels
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct
 
@@ -39,15 +35,6 @@ IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 
 
 _log = logging.getLogger(__name__)
-
-
-class State(enum.IntEnum):
-    """``enum module_state``."""
-
-    LIVE = 0
-    COMING = 1
-    GOING = 2
-    UNFORMED = 3
 
 
 _STATE_NAMES: dict[int, str] = {
@@ -62,46 +49,32 @@ class Modules:
 
     def __init__(
         self,
-        computer: Computer,
-        sched: Scheduler,
-        printk: Printk,
-        tainted: Tainted,
-        traps: Traps,
-        ftrace: Ftrace,
-        jump_labels: JumpLabels,
-        stack: StackTrace,
-        params: Params,
-        kobjects: KobjectTree,
-        abi: Abi,
+        base: Base,
+        *,
+        subscribers: ModuleSubscribers,
+        livepatch: LivepatchSupport,
+        klp_relocations: KlpRelocations,
     ) -> None:
-        self._space = computer.space
-        self._symbols = computer.symbols
-        self._sched = sched
-        self._printk = printk
-        self._tainted = tainted
-        self._traps = traps
-        self._ftrace = ftrace
-        self._jump_labels = jump_labels
-        self._stack = stack
-        self._params = params
-        self.klp_relocations = KlpRelocations(computer, printk, self._find_klp_symbol)
-        self._loader = Loader(computer, printk, tainted, self, self._relocate_klp, abi)
-        self._sysfs = ModuleSysfs(computer.space, printk, params, kobjects)
+        self._space = base.computer.space
+        self._symbols = base.computer.symbols
+        self._sched = base.sched
+        self._printk = base.printk
+        self._tainted = base.tainted
+        self._traps = base.traps
+        self._subscribers = subscribers
+        self._klp_relocations = klp_relocations
+        self._loader = Loader(
+            base, exports=self, livepatch=livepatch, klp_apply_relocs=self._klp_apply_relocs
+        )
         self._modules: dict[str, LoadedModule] = {}
-        self._list_head = computer.symbols.lookup("modules")
-        self.kernel_exports: Mapping[str, Export] = {}
-        """Exports of the kernel itself; set by `Kernel`."""
-        self.livepatch: Livepatch | LivepatchOff = LivepatchOff()
-        """Called when modules are loaded and unloaded; set by `Kernel`."""
+        self._list_head = base.computer.symbols.lookup("modules")
+        self._kernel_exports = base.computer.image.exports
         if self._list_head:
             self._space.init_list_head(self._list_head)
-        traps.modules_linked_in = self.linked_in
+        base.traps.on_print_modules.append(self.linked_in)
 
-    def _relocate_klp(self, module: LoadedModule) -> None:
-        self.klp_relocations.apply(module, "vmlinux")
-
-    def _find_klp_symbol(self, object_name: str | None, name: str, position: int) -> int:
-        return self.livepatch.find_symbol(object_name, name, position)
+    def _klp_apply_relocs(self, module: LoadedModule) -> None:
+        self._klp_relocations.klp_apply_object_relocs(module, "vmlinux")
 
     # -- lookup -----------------------------------------------------------------------------------
 
@@ -131,7 +104,7 @@ class Modules:
         """``resolve_symbol``: return the export ``name`` for the module ``user``, which gets a reference to
         the module that exports it. Returns None if there is no export that ``user`` may use. Raises
         OSError(EBUSY) if the module that exports it is not live yet."""
-        export = self.kernel_exports.get(name)
+        export = self._kernel_exports.get(name)
         if export is not None:
             return export if gpl or not export.gpl_only else None
         for owner in self._modules.values():
@@ -152,13 +125,13 @@ class Modules:
 
     def find_export(self, name: str) -> int | None:
         """``find_symbol``: return the address of an export of the kernel or a module, or None."""
-        owners = (self.kernel_exports, *(module.exports for module in self._modules.values()))
+        owners = (self._kernel_exports, *(module.exports for module in self._modules.values()))
         return next((exports[name].addr for exports in owners if name in exports), None)
 
     def owner_of(self, export: str, *, exclude: LoadedModule) -> str | None:
         """Return the name of the module other than ``exclude`` that exports a symbol, ``kernel``, or
         None."""
-        if export in self.kernel_exports:
+        if export in self._kernel_exports:
             return "kernel"
         others = (module for module in self._modules.values() if module is not exclude)
         return next((module.name for module in others if export in module.exports), None)
@@ -208,7 +181,7 @@ class Modules:
     @service("__symbol_get")
     def __symbol_get(self, name: Ptr) -> int:
         wanted = self._space.read_string(name)
-        export = self.kernel_exports.get(wanted)
+        export = self._kernel_exports.get(wanted)
         if export is not None:
             return export.addr
         for owner in self._modules.values():
@@ -236,7 +209,7 @@ class Modules:
         """
         if len(arguments) > limits.PARAMETERS:
             raise OSError(errno.E2BIG, "too many parameters")
-        module = self._loader.read(data, flags)
+        module = self._loader.read(data, arguments, flags)
         await self._wait_for_name(module.name)
         self._modules[module.name] = module
         try:
@@ -250,7 +223,8 @@ class Modules:
                 raise self._load_error(module.name, error) from None
             raise
         try:
-            await self._prepare_coming_module(module, arguments)
+            module.struct.state = State.COMING
+            await self._subscribers.coming(module)
             await self._do_init_module(module)
         except Exception as error:
             await self._free_module(module)
@@ -281,50 +255,6 @@ class Modules:
         live = name in self._modules and old.struct.state == State.LIVE
         raise OSError(errno.EEXIST if live else errno.EBUSY, f"module {name} exists")
 
-    async def _prepare_coming_module(self, module: LoadedModule, arguments: str) -> None:
-        """``complete_formation``, ``prepare_coming_module``, ``parse_args``, ``mod_sysfs_setup``: all steps
-        between the loading of the file and the init function."""
-        module.struct.state = State.COMING
-        self._symbols.add_module(module.name, module.symbols, module.regions)
-        self._ftrace.add_sites(module.ftrace_sites)
-        if module.bug_table:
-            self._traps.bug_tables.append(module.bug_table)
-        self._jump_labels.add(module.jump_table)
-        self._stack.add_module(module.name, *module.orc_tables)
-        if module.exception_table[0]:
-            self._traps.exception_tables.add(*module.exception_table)
-        await self.livepatch.module_coming(module.struct)
-        try:
-            await self._notify(module, State.COMING)
-        except Exception:
-            await self.livepatch.module_going(module.struct)
-            raise
-        try:
-            await self._params.parse(module.name, arguments, module.params(self._space))
-            self._sysfs.add(module)
-        except Exception:
-            module.struct.state = State.GOING
-            await self._notify(module, State.GOING)
-            await self.livepatch.module_going(module.struct)
-            raise
-
-    async def _notify(self, module: LoadedModule, state: State) -> None:
-        """Call the module notifiers. Raises OSError if one refuses a module that is COMING."""
-        symbol = self._symbols.lookup
-        chain = symbol("blocking_notifier_call_chain")
-        head = symbol("module_notify_list")
-        if not chain or not head:
-            return
-        call, struct = self._sched.current.call, module.struct.address_
-        robust = symbol("blocking_notifier_call_chain_robust")
-        if state is State.COMING and robust:
-            result = await call(robust, head, State.COMING, State.GOING, struct)
-            stop_mask = 0x8000
-            if result & stop_mask:
-                raise OSError((result & ~stop_mask) - 1, "a module notifier refuses the module")
-        else:
-            await call(chain, head, state, struct)
-
     async def _do_init_module(self, module: LoadedModule) -> None:
         """``do_init_module``: run the init function. Raises OSError if it fails."""
         struct, result = module.struct, 0
@@ -341,8 +271,7 @@ class Modules:
             struct.state = State.GOING
             await self._sched.synchronize_rcu()
             self.put(struct.address_)
-            await self._notify(module, State.GOING)
-            await self.livepatch.module_going(struct)
+            await self._subscribers.going(module)
             raise OSError(-result, f"init function of {module.name} failed")
         if result > 0:
             self._printk(
@@ -352,11 +281,9 @@ class Modules:
             )
             self._traps.dump_stack()
         struct.state = State.LIVE
-        await self._notify(module, State.LIVE)
+        await self._subscribers.live(module)
         self.put(struct.address_)
-        self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
         self._loader.free_init(module)
-        self._symbols.add_module(module.name, module.core_symbols, module.regions)
         module.finished.complete_all()
 
     def _warn_of_leak(self, function: int, preemption: bool, irqs_off: bool) -> None:
@@ -392,17 +319,13 @@ class Modules:
         module.struct.state = State.GOING
         if module.struct.exit:
             await self._sched.current.call(module.struct.exit)
-        await self._notify(module, State.GOING)
-        await self.livepatch.module_going(module.struct)
+        await self._subscribers.going(module)
         await self._free_module(module)
 
     async def _free_module(self, module: LoadedModule) -> None:
         """``free_module``: remove a module and free its memory."""
-        await self._sysfs.remove(module, self._sched.current)
         try:
-            await self._params.destroy(module.params(self._space))
-        except (PageFault, limits.Endless) as error:
-            self._printk(LOGLEVEL_ERR, f"{module.name}: parameters cannot be freed: {error}")
+            await self._subscribers.freed(module)
         finally:
             self._deallocate(module)
 
@@ -411,18 +334,8 @@ class Modules:
         references to other modules, and free the memory."""
         if self._modules.get(module.name) is module:
             del self._modules[module.name]
-        if module.placed:
-            self._ftrace.remove_sites(module.core_base, module.core_base + module.core_size)
-            self._ftrace.remove_sites(module.init_base, module.init_base + module.init_size)
-            if module.bug_table in self._traps.bug_tables:
-                self._traps.bug_tables.remove(module.bug_table)
-            self._traps.exception_tables.remove(module.exception_table[0])
-            self._jump_labels.remove(module.jump_table)
-            self._stack.remove_module(module.name)
-            if module.struct.state != State.UNFORMED:
-                self._symbols.remove_module(module.name)
-            if self._list_head and module.struct.list.next:
-                self._space.list_del(module.struct.member_address_("list"))
+        if module.placed and self._list_head and module.struct.list.next:
+            self._space.list_del(module.struct.member_address_("list"))
         for owner in module.uses:
             owner.users.remove(module)
             owner.struct.refcnt.counter -= 1
@@ -431,17 +344,18 @@ class Modules:
 
     # -- livepatch relocations --------------------------------------------------------------------
 
-    def apply_klp_relocations(self, address: int, object_name: str) -> None:
-        """``klp_apply_section_relocs`` for the relocation sections of one object. Raises OSError."""
+    def klp_apply_object_relocs(self, address: int, objname: str) -> None:
+        """``klp_apply_object_relocs``: apply the livepatch relocations of the module at ``address`` for one
+        object. Raises OSError, after a log line."""
         module = self.at(address)
         if module is not None:
-            self.klp_relocations.apply(module, object_name)
+            self._klp_relocations.klp_apply_object_relocs(module, objname)
 
-    def clear_klp_relocations(self, address: int, object_name: str) -> None:
-        """``klp_clear_object_relocs``."""
+    def klp_clear_object_relocs(self, address: int, objname: str) -> None:
+        """``klp_clear_object_relocs``: undo `klp_apply_object_relocs`."""
         module = self.at(address)
         if module is not None:
-            self.klp_relocations.clear(module, object_name)
+            self._klp_relocations.klp_clear_object_relocs(module, objname)
 
     # -- output -----------------------------------------------------------------------------------
 

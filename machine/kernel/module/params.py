@@ -7,14 +7,15 @@ import errno
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine import limits
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.subscribers import ModuleSubscriber
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
 from klpfs.machine.kernel.proc import check
-from klpfs.machine.kernel.sched.core import Scheduler
 from klpfs.machine.kernel.vsprintf import text
-from klpfs.machine.memory import PAGE_SIZE
+from klpfs.machine.memory import PAGE_SIZE, PageFault
 from klpfs.machine.structs import Struct
 
 _FL_NOARG = 1  # KERNEL_PARAM_OPS_FL_NOARG
@@ -56,19 +57,28 @@ class InvalidValue(OSError):
 class Params:
     """Sets and gets the parameters (``struct kernel_param``) of modules."""
 
-    def __init__(
-        self,
-        computer: Computer,
-        sched: Scheduler,
-        slab: Slab,
-        printk: Printk,
-        dyndbg: DynamicDebug,
-    ) -> None:
-        self._computer = computer
-        self._sched = sched
-        self._slab = slab
-        self._printk = printk
+    def __init__(self, base: Base, dyndbg: DynamicDebug) -> None:
+        self._computer = base.computer
+        self._sched = base.sched
+        self._slab = base.slab
+        self._printk = base.printk
         self._dyndbg = dyndbg
+
+    def subscriber(self) -> ModuleSubscriber:
+        """Parse the parameters of a coming module, and destroy those of a module that is freed."""
+        return ModuleSubscriber(coming=self._coming, freed=self._freed)
+
+    async def _coming(self, module: LoadedModule) -> None:
+        params = module.params(self._computer.space)
+        await self.parse(module.name, module.arguments, params)
+
+    async def _freed(self, module: LoadedModule) -> None:
+        try:
+            await self.destroy(module.params(self._computer.space))
+        except (PageFault, limits.Endless) as error:
+            self._printk(
+                LOGLEVEL_ERR, f"{module.name}: its parameters are not what they were: {error}"
+            )
 
     async def parse(self, module: str, line: str, params: Iterable[Struct]) -> None:
         """``parse_args``: set the parameters that are named in ``line``.

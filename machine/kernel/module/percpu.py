@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import errno
 
-from klpfs.machine.computer import Computer
 from klpfs.machine.elf import ElfError, ModuleImage
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.memory import PAGE_SIZE
 
 _KERN_WARNING = 4
@@ -15,9 +15,9 @@ _KERN_WARNING = 4
 class ModulePerCpu:
     """The part of the CPU's per-CPU area that is reserved for modules (`PERCPU_MODULE_RESERVE` bytes)."""
 
-    def __init__(self, computer: Computer) -> None:
-        self._computer = computer
-        self.smp = "SMP" in computer.image.vermagic.split()
+    def __init__(self, base: Base) -> None:
+        self._computer = base.computer
+        self.smp = "SMP" in base.computer.image.vermagic.split()
         """True if the kernel has per-CPU variables (CONFIG_SMP); else they are ordinary data."""
 
     def alloc(self, elf: ModuleImage) -> tuple[int, int]:

@@ -8,14 +8,15 @@ import re
 from contextlib import suppress
 
 from klpfs.machine.elf import SHF_ALLOC, SHT_NOTE, Section
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
 from klpfs.machine.kernel.module.load import LoadedModule
 from klpfs.machine.kernel.module.params import Params
+from klpfs.machine.kernel.module.subscribers import ModuleSubscriber
 from klpfs.machine.kernel.oops.taint import module_taint_letters
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
 from klpfs.machine.kernel.sched.wait import ActiveReferences
-from klpfs.machine.structs import Space, Struct
+from klpfs.machine.structs import Struct
 
 _STATES = ("live", "coming", "going")
 _UEVENT_ACTION = re.compile(rb"(add|remove|change|move|online|offline|bind|unbind)(?![^ \n\0])")
@@ -31,12 +32,17 @@ _SECTION_SIZE = 19
 class ModuleSysfs:
     """Creates and removes the directories of modules in sysfs."""
 
-    def __init__(self, space: Space, printk: Printk, params: Params, kobjects: KobjectTree) -> None:
-        self._space = space
-        self._printk = printk
+    def __init__(self, base: Base, *, params: Params, kobjects: KobjectTree) -> None:
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._printk = base.printk
         self._params = params
         self._root = kobjects.at(("module",))
         self._kobjects: dict[str, Kobject] = {}
+
+    def subscriber(self) -> ModuleSubscriber:
+        """Make the directory of a coming module, and remove that of a module that is freed."""
+        return ModuleSubscriber(coming=self.add, freed=self.remove)
 
     def add(self, module: LoadedModule) -> None:
         """``mod_sysfs_setup``."""
@@ -64,9 +70,9 @@ class ModuleSysfs:
             self._printk(LOGLEVEL_ERR, f"{module}: sysfs: {error.strerror}")
             raise
 
-    async def remove(self, module: LoadedModule, task: Task) -> None:
-        """``mod_sysfs_teardown``. Waits on ``task`` until no task reads or writes a parameter of the module
-        (``kernfs_drain``)."""
+    async def remove(self, module: LoadedModule) -> None:
+        """``mod_sysfs_teardown``. The current task waits until no task reads or writes a parameter of the
+        module (``kernfs_drain``)."""
         kobject = self._kobjects.pop(module.name, None)
         if kobject is None:
             return
@@ -74,7 +80,7 @@ class ModuleSysfs:
             if owner.name in self._kobjects:
                 self._kobjects[owner.name].children["holders"].unlink(module.name)
         kobject.delete()
-        await module.params_in_use.drain(task)
+        await module.params_in_use.drain(self._sched.current)
 
     def _attributes(self, module: LoadedModule) -> list[KobjAttribute]:
         struct = module.struct

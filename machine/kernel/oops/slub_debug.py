@@ -4,12 +4,10 @@ mm/vmalloc.c."""
 
 from __future__ import annotations
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.mm.slab import POISON_FREE, Slab
-from klpfs.machine.kernel.oops.taint import Taint, Tainted
-from klpfs.machine.kernel.oops.traps import Traps
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.mm.slab import POISON_FREE
+from klpfs.machine.kernel.oops.taint import Taint
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
 from klpfs.machine.memory import PAGE_SIZE
 
 _LINE = 16
@@ -20,22 +18,14 @@ _RULE = 77
 class SlubDebug:
     """Reports memory errors and failed allocations of ``slab``."""
 
-    def __init__(
-        self,
-        computer: Computer,
-        slab: Slab,
-        sched: Scheduler,
-        printk: Printk,
-        traps: Traps,
-        tainted: Tainted,
-    ) -> None:
-        self._memory = computer.memory
-        self._sched = sched
-        self._printk = printk
-        self._traps = traps
-        self._tainted = tainted
+    def __init__(self, base: Base) -> None:
+        self._memory = base.computer.memory
+        self._sched = base.sched
+        self._printk = base.printk
+        self._traps = base.traps
+        self._tainted = base.tainted
         self._warned: set[str] = set()
-        slab.reports = self
+        base.slab.reports.append(self)
 
     def _slab_bug(self, cache: str, problem: str) -> None:
         """``slab_bug``: log the head of a report."""

@@ -74,10 +74,11 @@ class Traps:
         self,
         computer: Computer,
         sched: Scheduler,
+        *,
         printk: Printk,
+        tainted: Tainted,
         text: Text,
         stack: StackTrace,
-        tainted: Tainted,
     ) -> None:
         self._computer = computer
         self._cpu = computer.cpu
@@ -88,18 +89,18 @@ class Traps:
         self._tainted = tainted
         self._die_counter = 0
         self._built_with = _built_with(computer)
-        self.on_oops: Callable[[], None] = lambda: None
+        self.on_oops: list[Callable[[], None]] = []
         """Called before an Oops is reported (``oops_enter``)."""
-        self.modules_linked_in: Callable[[], str] = str
-        """Returns the line that lists the modules; set by the module loader."""
+        self.on_print_modules: list[Callable[[], str]] = []
+        """Each returns a line about the modules for a report (``print_modules``)."""
         self.bug_tables: list[tuple[int, int]] = []
         """Start and end of each ``__bug_table``, of the kernel and of modules."""
         self.exception_tables = ExceptionTables(computer)
-        sched.on_exception = self.handle
-        sched.on_schedule_bug = self._schedule_bug
-        sched.on_service_bug = self._service_bug
-        sched.on_signal_ignored = self._report_ignored_signal
-        sched.on_might_sleep = self._might_resched
+        sched.on_exception.append(self.handle)
+        sched.on_schedule_bug.append(self._schedule_bug)
+        sched.on_service_bug.append(self._service_bug)
+        sched.on_signal_ignored.append(self._report_ignored_signal)
+        sched.on_might_sleep.append(self._might_resched)
         self._last_might_resched: int | None = None
         first = computer.symbols.lookup("__start___bug_table")
         last = computer.symbols.lookup("__stop___bug_table")
@@ -155,7 +156,7 @@ class Traps:
         self._print(
             f"BUG: scheduling while atomic: {task.comm}/{task.pid}/{count:#010x}", LOGLEVEL_ERR
         )
-        self._print(self.modules_linked_in())
+        self._print_modules()
         self.dump_stack()
         self._tainted.add(Taint.WARN)
 
@@ -228,7 +229,7 @@ class Traps:
             where = self._computer.symbols.sprint_symbol(rip)
             self._print(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}")
             self._tainted.add(Taint.WARN)
-            self._print(self.modules_linked_in())
+            self._print_modules()
             self._print(self._cpu_line(task))
             self._show_regs(Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
             self._call_trace(task)
@@ -243,7 +244,7 @@ class Traps:
         if message:
             self._print(message)
         self._print(f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}")
-        self._print(self.modules_linked_in())
+        self._print_modules()
         self._print(self._cpu_line(task))
         self._print(END_TRACE)
         self._tainted.add(Taint.WARN)
@@ -254,6 +255,11 @@ class Traps:
         """Log a line, at KERN_DEFAULT unless a level is given."""
         self._printk(level, line)
 
+    def _print_modules(self) -> None:
+        """``print_modules``."""
+        for line in self.on_print_modules:
+            self._print(line())
+
     def _cpu_line(self, task: Task) -> str:
         """Return the line of ``dump_stack_print_info``."""
         release = self._computer.image.release
@@ -263,7 +269,8 @@ class Traps:
         """``die``, ``page_fault_oops``: report an Oops."""
         self._die_counter += 1
         self._tainted.debug_locks = False  # oops_enter()
-        self.on_oops()
+        for hook in self.on_oops:
+            hook()
         error_code = 0
         if stop.vector == PAGE_FAULT and self._is_guard_page(task, stop.address):
             self._print(
@@ -288,7 +295,7 @@ class Traps:
         self._print(self._cpu_line(task))
         self._show_regs(stop)
         self._call_trace(task)
-        self._print(self.modules_linked_in())
+        self._print_modules()
         if stop.vector == PAGE_FAULT:
             self._print(f"CR2: {stop.address:016x}")
         self._print(END_TRACE)
@@ -439,8 +446,8 @@ class Traps:
         self._print(" </TASK>")
 
     def show_running(self, task: Task) -> None:
-        """``print_modules`` and ``show_regs``: log where the running task is."""
-        self._print(self.modules_linked_in())
+        """Where the running task was stopped: ``print_modules`` and ``show_regs``."""
+        self._print_modules()
         self._print(self._cpu_line(task))
         self._show_regs(Stop(Why.SLICE))
         self._call_trace(task)

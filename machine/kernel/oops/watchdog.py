@@ -9,11 +9,11 @@ that caused it; other tasks go on.
 
 from __future__ import annotations
 
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
-from klpfs.machine.kernel.oops.taint import Taint, Tainted
-from klpfs.machine.kernel.oops.traps import Traps
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_EMERG, LOGLEVEL_ERR, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.oops.taint import Taint
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_EMERG, LOGLEVEL_ERR
+from klpfs.machine.kernel.sched.core import Task, TaskState
 from klpfs.machine.kernel.work.timer import Timers
 
 _NSEC_PER_SEC = 1_000_000_000
@@ -44,25 +44,17 @@ LIMITS = {
 class Watchdog:
     """The watchdogs of one kernel."""
 
-    def __init__(
-        self,
-        sched: Scheduler,
-        timers: Timers,
-        traps: Traps,
-        printk: Printk,
-        tainted: Tainted,
-        version: str,
-    ) -> None:
-        self._sched = sched
+    def __init__(self, base: Base, timers: Timers) -> None:
+        self._sched = base.sched
         self._timers = timers
-        self._traps = traps
-        self._printk = printk
-        self._tainted = tainted
-        self._version = version
+        self._traps = base.traps
+        self._printk = base.printk
+        self._tainted = base.tainted
+        self._version = f"{base.computer.image.release} #1"
         self.sysctls = Sysctls()
         self._asleep: dict[int, tuple[int, int]] = {}
         self._period = 0
-        sched.on_atomic = self._check_lockup
+        base.sched.on_atomic.append(self._check_lockup)
 
     def start(self) -> None:
         """``hung_task_init``: start the checks for hung tasks, or restart them with a new timeout."""

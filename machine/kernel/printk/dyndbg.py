@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_DEBUG, LOGLEVEL_ERR, Printk
-from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_DEBUG, LOGLEVEL_ERR
 
 _FLAGS = "pmflt_"
 _HEADER = "# filename:lineno [module]function flags format\n"
@@ -56,9 +56,9 @@ class Site:
 class DynamicDebug:
     """All debug messages, and the commands of ``dynamic_debug/control``."""
 
-    def __init__(self, printk: Printk, sched: Scheduler) -> None:
-        self._printk = printk
-        self._sched = sched
+    def __init__(self, base: Base) -> None:
+        self._printk = base.printk
+        self._sched = base.sched
         self._sites: list[Site] = []
 
     def site(self, place: str, function: str, format_: str) -> Site:

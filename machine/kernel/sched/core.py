@@ -254,7 +254,7 @@ class Task:
         if on_leak is not None:
             on_leak(before, after, irqs_off)
         elif after != before:
-            sched.on_schedule_bug(self)
+            sched.schedule_bug(self)
         sched.preempt_count = before
 
     def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
@@ -295,7 +295,7 @@ class Task:
             except Exception as error:  # a service failed: the guest has passed bad arguments
                 await sched.fault(self, error)
             if stop.why is Why.EXCEPTION:
-                await sched.on_exception(self, stop)
+                await sched.raise_exception(self, stop)
             elif stop.why is Why.HALT:
                 await self._halt()
             else:
@@ -361,7 +361,8 @@ class Task:
             self._signalled_since = now
         elif now - self._signalled_since > SIGNAL_GRACE:
             self._signalled_since = None  # guest code that cleans up gets the same time again
-            self._sched.on_signal_ignored(self)
+            for hook in self._sched.on_signal_ignored:
+                hook(self)
             raise TaskExit(SIGKILL)
 
 
@@ -376,7 +377,7 @@ _current: ContextVar[Task] = ContextVar("current")
 class Scheduler:
     """The scheduler: the task that runs, and the list of all tasks."""
 
-    def __init__(self, computer: Computer, clock: Clock, slab: Slab, services: Services) -> None:
+    def __init__(self, computer: Computer, clock: Clock, *, slab: Slab, services: Services) -> None:
         self.computer = computer
         self.cpu = computer.cpu
         self.clock = clock
@@ -384,18 +385,18 @@ class Scheduler:
         self._slab = slab
         self.nursery: trio.Nursery
         """Nursery of the kernel threads; set by `start`."""
-        self.on_exception: ExceptionHandler
-        """Handles an exception of a task, or raises TaskExit; set by `klpfs.machine.kernel.oops.traps`."""
-        self.on_schedule_bug: Callable[[Task], None] = lambda task: None
-        """Reports a task that sleeps with preemption off (``__schedule_bug``)."""
-        self.on_service_bug: Callable[[Task, Exception], None] = lambda task, error: None
-        """Reports an exception that a service does not expect."""
-        self.on_atomic: Callable[[Task], None] = lambda task: None
-        """Checks a task that has preemption off at the end of a slice; may raise TaskExit."""
-        self.on_might_sleep: Callable[[str, int], None] = lambda file, line: None
-        """Reports a task in atomic context that calls a function which may sleep (``__might_resched``)."""
-        self.on_signal_ignored: Callable[[Task], None] = lambda task: None
-        """Reports a task that is killed because it ignores a signal."""
+        self.on_exception: list[ExceptionHandler] = []
+        """Called with a task that had an exception. A handler may raise TaskExit."""
+        self.on_schedule_bug: list[Callable[[Task], None]] = []
+        """Called with a task that sleeps with preemption off (``__schedule_bug``)."""
+        self.on_service_bug: list[Callable[[Task, Exception], None]] = []
+        """Called with a task and the exception that its service does not expect."""
+        self.on_atomic: list[Callable[[Task], None]] = []
+        """Called with a task that has preemption off at the end of a slice; may raise TaskExit."""
+        self.on_might_sleep: list[Callable[[str, int], None]] = []
+        """Called with file and line of a function that may sleep, in atomic context (``__might_resched``)."""
+        self.on_signal_ignored: list[Callable[[Task], None]] = []
+        """Called with a task that is killed because it ignores a signal."""
         self.on_fork: list[Fork] = []
         """Called with each new task before it runs, and its parent (``copy_process``). The parent is None
         for a process of the host."""
@@ -499,7 +500,7 @@ class Scheduler:
     def schedule_debug(self, task: Task) -> None:
         """``schedule_debug``: report a task that sleeps with preemption off, and switch preemption on."""
         if self._pinned is None and self.preempt_count:
-            self.on_schedule_bug(task)
+            self.schedule_bug(task)
             self.preempt_count = 0
 
     @property
@@ -531,12 +532,14 @@ class Scheduler:
         if task.atomic_since is None:
             task.atomic_since = self.clock.now()
         self._set_need_resched(True)
-        self.on_atomic(task)
+        for hook in self.on_atomic:
+            hook(task)
 
     def might_sleep(self, file: str, line: int) -> None:
         """``might_sleep()`` at this place in the kernel's source."""
         if self.preempt_count or not self.interrupts_on:
-            self.on_might_sleep(file, line)
+            for hook in self.on_might_sleep:
+                hook(file, line)
 
     def _set_need_resched(self, needed: bool) -> None:
         count = self.computer.space.read_u32(self._preempt_count)
@@ -551,6 +554,16 @@ class Scheduler:
         self.clock.slice_over()
         await trio.lowlevel.checkpoint()
 
+    async def raise_exception(self, task: Task, stop: Stop) -> None:
+        """Have an exception of ``task`` dealt with. Raises TaskExit if it ends the task."""
+        for hook in self.on_exception:
+            await hook(task, stop)
+
+    def schedule_bug(self, task: Task) -> None:
+        """``__schedule_bug``: report a task that sleeps with preemption off."""
+        for hook in self.on_schedule_bug:
+            hook(task)
+
     async def fault(self, task: Task, error: Exception) -> NoReturn:
         """Handle an exception of a service that ran for ``task``. A PageFault becomes the exception that
         the kernel's C function would have caused. All else is a bug of the service, and is reported as
@@ -558,10 +571,11 @@ class Scheduler:
         await self.acquire(task)
         if isinstance(error, PageFault):
             vector = PAGE_FAULT if is_canonical(error.address) else GENERAL_PROTECTION
-            await self.on_exception(task, Stop(Why.EXCEPTION, error.address, vector))
+            await self.raise_exception(task, Stop(Why.EXCEPTION, error.address, vector))
         else:
             _log.error("bug in a kernel service", exc_info=error)
-            self.on_service_bug(task, error)
+            for hook in self.on_service_bug:
+                hook(task, error)
         raise TaskExit(SIGKILL, oops=True)
 
     async def synchronize_rcu(self) -> None:

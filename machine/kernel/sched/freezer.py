@@ -21,9 +21,8 @@ from collections.abc import Callable
 
 import trio
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
-from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import Task, TaskState
 
 _EXPLICIT_SCHEDULE = {
     "schedule",
@@ -40,15 +39,15 @@ _EXPLICIT_SCHEDULE = {
 class Freezer:
     """Stops tasks at the entry of the kernel and at safe points, for one task that freezes the kernel."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, stack: StackTrace) -> None:
-        self._symbols = computer.symbols
-        self._sched = sched
-        self._stack = stack
+    def __init__(self, base: Base) -> None:
+        self._symbols = base.computer.symbols
+        self._sched = base.sched
+        self._stack = base.stack
         self._frozen_by: Task | None = None
         self._thawed = trio.lowlevel.ParkingLot()
         self.on_safe_point: Callable[[Task], None] | None = None
         """Called with a kernel thread at a safe point; None if no transition needs it."""
-        sched.on_release.append(lambda _task: self._notify())
+        base.sched.on_release.append(lambda _task: self._notify())
         self.longest = 0
         """Longest time that a task was stopped (nanoseconds of guest time)."""
 

@@ -23,13 +23,10 @@ from fnmatch import fnmatchcase
 
 import trio
 
-from klpfs.machine.computer import Computer
 from klpfs.machine.instructions import CALL_SIZE, NOP5, call_to, target_of
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.sched.core import THREAD_SIZE, Scheduler, Task
-from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import THREAD_SIZE, Task
 from klpfs.machine.kernel.service import S32, U64, Ptr, service
-from klpfs.machine.kernel.trace.text import Text
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct
 
@@ -64,15 +61,13 @@ class Site:
 class Ftrace:
     """The call sites of one machine."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, slab: Slab, text: Text, stack: StackTrace
-    ) -> None:
-        self._computer = computer
+    def __init__(self, base: Base) -> None:
+        self._computer = computer = base.computer
         self._space = computer.space
-        self._sched = sched
-        self._slab = slab
-        self._text = text
-        self._stack = stack
+        self._sched = base.sched
+        self._slab = base.slab
+        self._text = base.text
+        self._stack = base.stack
         self._sites: dict[int, Site] = {}
         self._order: list[int] | None = None
         self._claimed: dict[int, int] = {}
@@ -86,7 +81,7 @@ class Ftrace:
         ):
             assert computer.symbol(caller)
             site = computer.symbol(call)
-            text.poke_early(site, call_to(site, computer.symbol("ftrace_ops_list_func")))
+            self._text.poke_early(site, call_to(site, computer.symbol("ftrace_ops_list_func")))
         self._list_head = computer.symbol("ftrace_ops_list")
         self._list_end = computer.symbol("ftrace_list_end")
         self._space.write_u64(self._list_head, self._list_end)

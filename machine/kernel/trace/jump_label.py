@@ -12,10 +12,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from klpfs.machine.computer import Computer
 from klpfs.machine.instructions import NOP5, jump_to
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.service import Ptr, service
-from klpfs.machine.kernel.trace.text import Text
 
 _ENTRY = struct.Struct("<iiq")
 _INVERTED, _FLAGS = 1, 3
@@ -36,9 +35,9 @@ class _Entry:
 class JumpLabels:
     """The static branches of the kernel and its modules."""
 
-    def __init__(self, computer: Computer, text: Text) -> None:
-        self._computer = computer
-        self._text = text
+    def __init__(self, base: Base) -> None:
+        self._computer = computer = base.computer
+        self._text = base.text
         self._tables: list[tuple[int, int]] = []
         first = computer.symbols.lookup("__start___jump_table")
         last = computer.symbols.lookup("__stop___jump_table")
@@ -74,7 +73,7 @@ class JumpLabels:
                 bool(key & _INVERTED),
             )
 
-    @service("jump_label_update")
+    @service("jump_label_update", embedded=False)
     def jump_label_update(self, key: Ptr) -> None:
         for table in self._tables:
             for entry in self._entries(table):

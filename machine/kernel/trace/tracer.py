@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.clock import Clock
-from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.kernel.trace.ftrace import Ftrace
 
@@ -53,10 +52,11 @@ class _Entry(NamedTuple):
 class Tracer:
     """The function tracer of one kernel, and its ring buffer."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, clock: Clock, ftrace: Ftrace) -> None:
+    def __init__(self, base: Base, ftrace: Ftrace) -> None:
+        computer = base.computer
         self._symbols = computer.symbols
-        self._sched = sched
-        self._clock = clock
+        self._sched = base.sched
+        self._clock = base.clock
         self._ftrace = ftrace
         self._ops = computer.space.view("struct ftrace_ops", computer.symbol("global_ops"))
         self._ops.func = computer.symbol("function_trace_call")
@@ -68,6 +68,7 @@ class Tracer:
         """``tracing_on``"""
         self.current = NOP
         """``current_tracer``"""
+        base.traps.on_oops.append(self.stop)
 
     # -- entries ----------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from collections import deque
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.freezer import Freezer
 from klpfs.machine.kernel.sched.wait import Completion
 from klpfs.machine.kernel.service import S32, S64, Ptr, service
@@ -36,11 +36,9 @@ class _Kthread:
 class Kthreads:
     """The kernel threads of one kernel that run functions of the guest."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, locking: Locking, freezer: Freezer
-    ) -> None:
-        self._computer = computer
-        self._sched = sched
+    def __init__(self, base: Base, *, locking: Locking, freezer: Freezer) -> None:
+        self._computer = base.computer
+        self._sched = base.sched
         self._locking = locking
         self._freezer = freezer
         self._kthreads: dict[int, _Kthread] = {}
@@ -125,7 +123,7 @@ class Kthreads:
         kthread = self._kthreads.get(address)
         return kthread.data if kthread else 0
 
-    @service("kthread_func")
+    @service("kthread_func", embedded=False)
     def kthread_func(self, address: Ptr) -> int:
         kthread = self._kthreads.get(address)
         return kthread.function if kthread else 0
@@ -189,7 +187,8 @@ class Kthreads:
             self._locking.complete(completion)
         self.kthread_exit(result)
 
-    @service("do_exit", "make_task_dead")
+    @service("do_exit")
+    @service("make_task_dead", embedded=False)
     def do_exit(self, code: S64) -> None:
         raise TaskExit(code)
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.core import Task, TaskState
 from klpfs.machine.kernel.sched.wait import (
     ERESTARTSYS,
     KILLABLE,
@@ -82,11 +82,11 @@ class _WaitQueues:
 class Locking:
     """The sleeping locks of one kernel."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, printk: Printk) -> None:
-        self._computer = computer
+    def __init__(self, base: Base) -> None:
+        self._computer = computer = base.computer
         self._space = computer.space
-        self._sched = sched
-        self._printk = printk
+        self._sched = base.sched
+        self._printk = base.printk
         self._waiters = _WaitQueues()
         preempt_rt = "rtmutex" in computer.space.types["struct mutex"].fields
         self.native = _RT_MUTEXES if preempt_rt else ()
@@ -186,7 +186,8 @@ class Locking:
             else:
                 self.unlock(address)
 
-    @service("mutex_lock", "mutex_lock_io")
+    @service("mutex_lock")
+    @service("mutex_lock_io", embedded=False)
     async def mutex_lock(self, address: Ptr) -> None:
         self._sched.might_sleep("kernel/locking/mutex.c", 580)
         await self.lock(address)
@@ -303,12 +304,12 @@ class Locking:
         self._sched.might_sleep("kernel/locking/rwsem.c", 1519)
         await self._rwsem_down(address, UNINTERRUPTIBLE, reader=True)
 
-    @service("down_read_interruptible")
+    @service("down_read_interruptible", embedded=False)
     async def down_read_interruptible(self, address: Ptr) -> int:
         self._sched.might_sleep("kernel/locking/rwsem.c", 1528)
         return await self._rwsem_down(address, INTERRUPTIBLE, reader=True)
 
-    @service("down_read_killable")
+    @service("down_read_killable", embedded=False)
     async def down_read_killable(self, address: Ptr) -> int:
         self._sched.might_sleep("kernel/locking/rwsem.c", 1542)
         return await self._rwsem_down(address, KILLABLE, reader=True)
@@ -322,7 +323,7 @@ class Locking:
         self._sched.might_sleep("kernel/locking/rwsem.c", 1572)
         await self._rwsem_down(address, UNINTERRUPTIBLE, reader=False)
 
-    @service("down_write_killable")
+    @service("down_write_killable", embedded=False)
     async def down_write_killable(self, address: Ptr) -> int:
         self._sched.might_sleep("kernel/locking/rwsem.c", 1583)
         return await self._rwsem_down(address, KILLABLE, reader=False)
@@ -342,7 +343,7 @@ class Locking:
         self._rwsem_add(address, -_RWSEM_WRITER_LOCKED)
         self._rwsem_mark_wake(address)
 
-    @service("downgrade_write")
+    @service("downgrade_write", embedded=False)
     def downgrade_write(self, address: Ptr) -> None:
         self._rwsem_add(address, _RWSEM_READER_BIAS - _RWSEM_WRITER_LOCKED)
         owner = self._sched.current.address | _RWSEM_READER_OWNED
@@ -382,11 +383,13 @@ class Locking:
             completion.done -= 1
         return timeout or 1
 
-    @service("wait_for_completion", "wait_for_completion_io")
+    @service("wait_for_completion")
+    @service("wait_for_completion_io", embedded=False)
     async def wait_for_completion(self, address: Ptr) -> None:
         await self._wait_for_completion(address, UNINTERRUPTIBLE)
 
-    @service("wait_for_completion_timeout", "wait_for_completion_io_timeout")
+    @service("wait_for_completion_timeout")
+    @service("wait_for_completion_io_timeout", embedded=False)
     async def wait_for_completion_timeout(self, address: Ptr, timeout: U64) -> int:
         return await self._wait_for_completion(address, UNINTERRUPTIBLE, timeout)
 
@@ -402,11 +405,11 @@ class Locking:
     async def wait_for_completion_killable(self, address: Ptr) -> int:
         return min(0, await self._wait_for_completion(address, KILLABLE))
 
-    @service("wait_for_completion_killable_timeout")
+    @service("wait_for_completion_killable_timeout", embedded=False)
     async def wait_for_completion_killable_timeout(self, address: Ptr, timeout: U64) -> int:
         return await self._wait_for_completion(address, KILLABLE, timeout)
 
-    @service("wait_for_completion_state")
+    @service("wait_for_completion_state", embedded=False)
     async def wait_for_completion_state(self, address: Ptr, state: U32) -> int:
         return min(0, await self._wait_for_completion(address, state))
 
@@ -442,7 +445,7 @@ class Locking:
 
     # -- rt_mutexes -------------------------------------------------------------------------------
 
-    @service("rt_mutex_setprio")
+    @service("rt_mutex_setprio", embedded=False)
     def rt_mutex_setprio(self, _task: Ptr, _pi_task: Ptr) -> None:
         """Do nothing: the scheduler has no priorities, so there is no priority inheritance."""
 

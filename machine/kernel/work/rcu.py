@@ -4,31 +4,23 @@ the guest has preemption on."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import trio
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.service import Ptr, service
+from klpfs.machine.kernel.work.workqueue import Workqueues
 from klpfs.machine.limits import check_room
 
 
 class Rcu:
-    """Grace periods and callbacks. ``run_later`` runs a function on a kernel thread."""
+    """Grace periods and callbacks. Callbacks run on a worker of ``workqueues``."""
 
-    def __init__(
-        self,
-        computer: Computer,
-        sched: Scheduler,
-        slab: Slab,
-        run_later: Callable[[Callable[[], Awaitable[None]]], None],
-    ) -> None:
-        self._space = computer.space
-        self._sched = sched
-        self._slab = slab
-        self._run_later = run_later
+    def __init__(self, base: Base, workqueues: Workqueues) -> None:
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._slab = base.slab
+        self._workqueues = workqueues
         self._waiting: list[tuple[int, int]] = []
         self._drained = trio.Event()
 
@@ -36,7 +28,7 @@ class Rcu:
         check_room(self._waiting)
         if not self._waiting:
             self._drained = trio.Event()
-            self._run_later(self._invoke)
+            self._workqueues.queue(self._invoke)
         self._waiting.append((function, argument))
 
     async def _invoke(self) -> None:
@@ -53,7 +45,8 @@ class Rcu:
         if not self._waiting:
             self._drained.set()
 
-    @service("synchronize_rcu", "synchronize_rcu_expedited", "synchronize_rcu_tasks")
+    @service("synchronize_rcu", "synchronize_rcu_tasks")
+    @service("synchronize_rcu_expedited", embedded=False)
     async def synchronize_rcu(self) -> None:
         await self._sched.synchronize_rcu()
 

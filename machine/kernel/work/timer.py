@@ -12,9 +12,9 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.clock import HZ, Clock
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.clock import HZ
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Completion, schedule_timeout
 from klpfs.machine.kernel.service import S64, U32, U64, Ptr, service
 from klpfs.machine.limits import check_room
@@ -47,18 +47,18 @@ class _Entry:
 class Timers:
     """The timers of one kernel, and the functions that sleep and read the time."""
 
-    def __init__(self, computer: Computer, sched: Scheduler, clock: Clock) -> None:
-        self._space = computer.space
-        self._sched = sched
-        self._clock = clock
+    def __init__(self, base: Base) -> None:
+        self._space = base.computer.space
+        self._sched = base.sched
+        self._clock = base.clock
+        self._traps = base.traps
         self._queue: list[_Entry] = []
         self._pending: dict[int | Callback, _Entry] = {}
         self._order = itertools.count()
         self._ksoftirqd: Task | None = None
         self._running: tuple[int, Completion] | None = None
-        self._symbols = computer.symbols
-        self.warn_once: Callable[[str], None] = lambda message: None
-        """``WARN_ONCE`` about a timer's function; set by `Kernel`."""
+        self._symbols = base.computer.symbols
+        self._warned_of_leak = False
         self.direct: dict[int, Callable[[int], None]] = {}
         """Python replacements of guest timer functions, by address. They are called directly when the timer
         expires."""
@@ -165,8 +165,12 @@ class Timers:
         sched.preempt_count += SOFTIRQ_OFFSET
 
         def on_leak(before: int, after: int, _irqs_off: bool) -> None:
+            if self._warned_of_leak:
+                return
+            self._warned_of_leak = True
             name = self._symbols.sprint_symbol(function)
-            self.warn_once(f"timer: {name} preempt leak: {before:08x} -> {after:08x}")
+            message = f"timer: {name} preempt leak: {before:08x} -> {after:08x}"
+            self._traps.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
 
         try:
             await task.call(function, timer, on_leak=on_leak)
@@ -181,7 +185,7 @@ class Timers:
     def add_timer(self, timer: Ptr) -> None:
         self.add(timer, int(self._space.view("struct timer_list", timer).expires))
 
-    @service("add_timer_on")
+    @service("add_timer_on", embedded=False)
     def add_timer_on(self, timer: Ptr, _cpu: U32) -> None:
         self.add_timer(timer)
 
@@ -189,19 +193,21 @@ class Timers:
     def mod_timer(self, timer: Ptr, expires: U64) -> bool:
         return self.add(timer, expires)
 
-    @service("mod_timer_pending")
+    @service("mod_timer_pending", embedded=False)
     def mod_timer_pending(self, timer: Ptr, expires: U64) -> bool:
         return timer in self._pending and self.add(timer, expires)
 
-    @service("del_timer", "timer_delete")
+    @service("del_timer")
+    @service("timer_delete", embedded=False)
     def del_timer(self, timer: Ptr) -> bool:
         return self.delete(timer)
 
-    @service("del_timer_sync", "timer_delete_sync")
+    @service("del_timer_sync")
+    @service("timer_delete_sync", embedded=False)
     async def del_timer_sync(self, timer: Ptr) -> bool:
         return await self.delete_sync(timer)
 
-    @service("try_to_del_timer_sync")
+    @service("try_to_del_timer_sync", embedded=False)
     def try_to_del_timer_sync(self, timer: Ptr) -> int:
         if self._running and self._running[0] == timer:
             return -1
@@ -224,7 +230,8 @@ class Timers:
 
     # -- sleeping ---------------------------------------------------------------------------------
 
-    @service("schedule", "io_schedule", "schedule_rtlock")
+    @service("schedule", "io_schedule")
+    @service("schedule_rtlock", embedded=False)
     async def schedule(self) -> None:
         await self._sched.current.wait()
 
@@ -232,7 +239,8 @@ class Timers:
     async def preempt_schedule_common(self) -> None:
         await self._sched.preempt_schedule()
 
-    @service("schedule_timeout", "io_schedule_timeout")
+    @service("schedule_timeout")
+    @service("io_schedule_timeout", embedded=False)
     async def schedule_timeout(self, timeout: S64) -> int:
         if timeout < 0:
             self._sched.current.state = TaskState.RUNNING
@@ -255,7 +263,7 @@ class Timers:
     async def schedule_timeout_uninterruptible(self, timeout: S64) -> int:
         return await self._schedule_timeout_in(TaskState.UNINTERRUPTIBLE, timeout)
 
-    @service("schedule_timeout_idle")
+    @service("schedule_timeout_idle", embedded=False)
     async def schedule_timeout_idle(self, timeout: S64) -> int:
         return await self._schedule_timeout_in(IDLE, timeout)
 
@@ -328,17 +336,31 @@ class Timers:
 
     # -- reading the time -------------------------------------------------------------------------
 
-    @service("ktime_get", "ktime_get_ns", "ktime_get_raw", "ktime_get_boottime",
-             "ktime_get_boottime_ns", "ktime_get_mono_fast_ns", "ktime_get_raw_fast_ns",
-             "ktime_get_boot_fast_ns", "sched_clock", "local_clock")  # fmt: skip
+    @service(
+        "ktime_get",
+        "ktime_get_ns",
+        "ktime_get_boottime",
+        "ktime_get_boottime_ns",
+        "sched_clock",
+        "local_clock",
+    )
+    @service(
+        "ktime_get_raw",
+        "ktime_get_mono_fast_ns",
+        "ktime_get_raw_fast_ns",
+        "ktime_get_boot_fast_ns",
+        embedded=False,
+    )
     def ktime_get(self) -> int:
         return self._clock.now()
 
-    @service("ktime_get_real", "ktime_get_real_ns", "ktime_get_real_fast_ns")
+    @service("ktime_get_real", "ktime_get_real_ns")
+    @service("ktime_get_real_fast_ns", embedded=False)
     def ktime_get_real(self) -> int:
         return self._clock.boot_time + self._clock.now()
 
-    @service("ktime_get_with_offset", "ktime_get_coarse_with_offset")
+    @service("ktime_get_with_offset")
+    @service("ktime_get_coarse_with_offset", embedded=False)
     def ktime_get_with_offset(self, offset: U32) -> int:
         return self.ktime_get() if offset == _TK_OFFS_BOOT else self.ktime_get_real()
 
@@ -354,12 +376,13 @@ class Timers:
         timespec = self._space.view("struct timespec64", address)
         timespec.tv_sec, timespec.tv_nsec = divmod(nanoseconds, _NSEC_PER_SEC)
 
-    @service("ktime_get_ts64", "ktime_get_raw_ts64", "ktime_get_coarse_ts64",
-             "ktime_get_boottime_ts64")  # fmt: skip
+    @service("ktime_get_ts64", "ktime_get_boottime_ts64")
+    @service("ktime_get_raw_ts64", "ktime_get_coarse_ts64", embedded=False)
     def ktime_get_ts64(self, timespec: Ptr) -> None:
         self._put_timespec(timespec, self.ktime_get())
 
-    @service("ktime_get_real_ts64", "ktime_get_coarse_real_ts64")
+    @service("ktime_get_real_ts64")
+    @service("ktime_get_coarse_real_ts64", embedded=False)
     def ktime_get_real_ts64(self, timespec: Ptr) -> None:
         self._put_timespec(timespec, self.ktime_get_real())
 
@@ -367,6 +390,6 @@ class Timers:
     def getboottime64(self, timespec: Ptr) -> None:
         self._put_timespec(timespec, self._clock.boot_time)
 
-    @service("get_jiffies_64")
+    @service("get_jiffies_64", embedded=False)
     def get_jiffies_64(self) -> int:
         return self._clock.jiffies()

@@ -12,11 +12,10 @@ import enum
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from klpfs.machine.computer import Computer
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit, TaskState
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import IDLE, Completion
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
@@ -129,15 +128,13 @@ class _Pool:
 class Workqueues:
     """The workqueues of one kernel, and their workers."""
 
-    def __init__(
-        self, computer: Computer, sched: Scheduler, slab: Slab, timers: Timers, printk: Printk
-    ) -> None:
-        self._computer = computer
+    def __init__(self, base: Base, timers: Timers) -> None:
+        self._computer = computer = base.computer
         self._space = computer.space
-        self._sched = sched
-        self._slab = slab
+        self._sched = base.sched
+        self._slab = base.slab
         self._timers = timers
-        self._printk = printk
+        self._printk = base.printk
         self._normal = _Pool("0:{}", bound=True)
         self._highpri = _Pool("0:{}H", bound=True)
         self._unbound = _Pool("u2:{}", bound=False)
@@ -409,7 +406,8 @@ class Workqueues:
 
     # -- work items -------------------------------------------------------------------------------
 
-    @service("queue_work_on", "queue_work_node")
+    @service("queue_work_on")
+    @service("queue_work_node", embedded=False)
     def queue_work_on(self, _cpu: S32, queue: Ptr, work: Ptr) -> bool:
         if self._test_and_set_pending(work):
             return False
@@ -541,7 +539,7 @@ class Workqueues:
         pending = _PENDING_BUSY if self._work_data(work) & _PENDING else 0
         return pending | (_RUNNING_BUSY if self._find_worker_executing_work(work) else 0)
 
-    @service("current_work")
+    @service("current_work", embedded=False)
     def current_work(self) -> int:
         """Return the address of the work that the current task executes, or 0."""
         worker = self._worker_of.get(self._sched.current)
@@ -581,7 +579,7 @@ class Workqueues:
         self._queues[address] = self._new(name, flags, max_active)
         return address
 
-    @service("workqueue_set_max_active")
+    @service("workqueue_set_max_active", embedded=False)
     def workqueue_set_max_active(self, address: Ptr, max_active: S32) -> None:
         queue = self._at(address)
         queue.max_active = _clamp_max_active(max_active)
@@ -589,7 +587,8 @@ class Workqueues:
             queue.nr_active += 1
             self._insert_work(queue.inactive.popleft())
 
-    @service("__flush_workqueue", "flush_workqueue")
+    @service("__flush_workqueue")
+    @service("flush_workqueue", embedded=False)
     async def flush_workqueue(self, address: Ptr) -> None:
         """Wait until all items that are queued or executed now are finished."""
         for item in list(self._at(address).items):

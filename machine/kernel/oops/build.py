@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reports about broken guest code beyond those of `Base.traps`, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.oops.slub_debug import SlubDebug
+from klpfs.machine.kernel.oops.watchdog import Watchdog
+from klpfs.machine.kernel.work.timer import Timers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oops:
+    """What this folder provides, beyond the traps and taints of `Base`."""
+
+    slub_debug: SlubDebug
+    watchdog: Watchdog
+
+
+def build(base: Base, *, timers: Timers) -> Oops:
+    """Build the reports of the slab allocator and the watchdogs."""
+    return Oops(slub_debug=SlubDebug(base), watchdog=Watchdog(base, timers))
