@@ -38,7 +38,7 @@ from klpfs.machine.image.vmlinux import Vmlinux
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.sched.core import TaskExit
-from klpfs.machine.limits import Endless
+from klpfs.machine.limits import ListTooLong
 from klpfs.machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START, PageFault
 
 MEMORY = 32 << 20
@@ -583,7 +583,9 @@ class Services(InKernel):
 
         error = await self.as_process(call)
         # A service may have been told to write over a struct that the end of a task needs.
-        if error is not None and not isinstance(error, OSError | TaskExit | PageFault | Endless):
+        if error is not None and not isinstance(
+            error, OSError | TaskExit | PageFault | ListTooLong
+        ):
             raise error
         self.log()
         await self.new_kernel()

@@ -261,7 +261,7 @@ class Modules:
         if isinstance(error, MemoryError):
             self._printk(LOGLEVEL_WARNING, f"{name}: page allocation failure: order:0")
             return OSError(errno.ENOMEM, str(error))
-        if not isinstance(error, PageFault | limits.Endless):
+        if not isinstance(error, PageFault | limits.ListTooLong):
             _log.error("loading %s failed", name, exc_info=error)
         self._printk(LOGLEVEL_ERR, f"{name}: module is malformed: {error}")
         return OSError(errno.ENOEXEC, str(error))
@@ -396,7 +396,7 @@ class Modules:
         await self._sysfs.remove(module, self._sched.current)
         try:
             await self._params.destroy(module.params(self._space))
-        except (PageFault, limits.Endless) as error:
+        except (PageFault, limits.ListTooLong) as error:
             self._printk(
                 LOGLEVEL_ERR, f"{module.name}: its parameters are not what they were: {error}"
             )
