@@ -206,7 +206,7 @@ def test_a_definition_is_preferred_to_a_declaration():
     )
     types = Types(writer.blob())
     assert types["struct x"].kind is Kind.STRUCT
-    assert types._type(3).target.stripped is types["struct x"]
+    assert types.by_id(3).target.stripped is types["struct x"]
     assert types["struct x"].fields["b"].offset == 4
 
 
@@ -254,9 +254,9 @@ def touch_everything(types: Types) -> None:
         for question in ("stripped", "size", "fields", "values", "parameters", "target", "signed",
                          "is_bool", "count", "name", "variadic"):  # fmt: skip
             with contextlib.suppress(BtfError):
-                getattr(types._type(id), question)
+                getattr(types.by_id(id), question)
         with contextlib.suppress(BtfError):
-            str(types._type(id))
+            str(types.by_id(id))
 
 
 @pytest.mark.parametrize(
@@ -325,5 +325,5 @@ def test_a_whole_kernel():
     assert types["struct list_head"].fields["prev"].offset == 8
     assert types["pid_t"].stripped is types["int"]
     for id in range(1, len(types), 97):
-        assert str(types._type(id))
-        assert types._type(id).fields is not None
+        assert str(types.by_id(id))
+        assert types.by_id(id).fields is not None
