@@ -252,7 +252,7 @@ def error_of_loading(environment: dict[str, str]) -> str:
     program = (
         "from klpfs.machine.image import embedded\n"
         "try: embedded.load()\n"
-        "except embedded.CompilerError as error: print(error)\n"
+        "except embedded.EmbeddedKernelError as error: print(error)\n"
     )
     return subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=Path(embedded.__file__).parents[2],

@@ -133,10 +133,10 @@ def test_a_kernel_without_orc_has_frame_pointers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kernel", "reason"),
     [
-        (Kernel(btf=None), "it has no types (CONFIG_DEBUG_INFO_BTF)"),
+        (Kernel(btf=None), "it has no type information (CONFIG_DEBUG_INFO_BTF)"),
         (
             Kernel(leave_out=frozenset({"klp_enable_patch"})),
-            "it has no livepatch (CONFIG_LIVEPATCH)",
+            "it has no live patching (CONFIG_LIVEPATCH)",
         ),
         (Kernel(leave_out=frozenset({"vermagic"})), "it has no symbol vermagic"),
         (Kernel(leave_out=frozenset({"__stop_mcount_loc"})), "it has no symbol __stop_mcount_loc"),
@@ -159,7 +159,7 @@ def test_no_symbol_table(tmp_path: Path) -> None:
 def test_a_program_of_user_space(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(elf([Sec(".rodata", 0x402000, b"hello")]))
-    with pytest.raises(ImageError, match="it is an ELF file, but no kernel"):
+    with pytest.raises(ImageError, match="it is an ELF file, but not a kernel"):
         distribution.load(program)
 
 
@@ -250,7 +250,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "vmlinuz"
     path.write_bytes(bzimage(Kernel().vmlinux()))
     assert distribution.load(path, said.append).release == RELEASE
-    assert said[-1] == "it will have to be read again: it cannot be kept (Not a directory)"
+    assert said[-1] == "the kernel cannot be cached (Not a directory)"
 
 
 def test_many_at_once(tmp_path: Path, kept: Path) -> None:

@@ -61,15 +61,15 @@ def test_it_says_what_it_unpacks() -> None:
         (bytes(4096), "it is neither a bzImage nor a vmlinux"),
         (b"MZ" + bytes(54) + b"ARM\x64" + bytes(99), "it is an arm64 kernel"),
         (b"MZ\0\0zimg" + bytes(99), "it is an EFI zboot kernel, which x86-64 does not use"),
-        (PACKED["xz"][:0x240], "its setup header is cut off"),
-        (PACKED["xz"][:-200], "it is cut off: its payload should end at "),
+        (PACKED["xz"][:0x240], "its setup header is truncated"),
+        (PACKED["xz"][:-200], "it is truncated: its payload ends at "),
         (setup(VMLINUX, 0x207), "its boot protocol 2.07 is older than Linux 2.6.26"),
-        (setup(b""), "its setup header names no payload"),
-        (setup(b"what?"), "its payload starts with 77 68 61 74, which is no known compression"),
+        (setup(b""), "its setup header has no payload"),
+        (setup(b"what?"), "its payload begins with 77 68 61 74, which is not a known compression"),
         (setup(b"\x89LZO\0\r\n"), "it is compressed with LZO, which is not supported"),
         (
             setup(COMPRESSIONS["xz"](VMLINUX) + struct.pack("<I", len(VMLINUX) + 1)),
-            f"its xz data unpacks to {len(VMLINUX)} bytes, not to {len(VMLINUX) + 1} as it should",
+            f"its xz data unpacks to {len(VMLINUX)} bytes instead of {len(VMLINUX) + 1}",
         ),
     ],
 )
@@ -143,9 +143,9 @@ def test_damaged_files(compression: str, changes: list[tuple[int, bytes]], cut: 
         (elf([], machine=183), "it is for arm64, not for x86-64"),
         (elf([], machine=3, elf_class=1), "it is for 32-bit x86, not for x86-64"),
         (elf([], machine=4711), "it is for machine 4711, not for x86-64"),
-        (elf([])[:-1], "it is cut off: it should have"),
-        (b"\x7fELF", "it is cut off: it should have 20 bytes or more, and it has 4"),
-        (setup(COMPRESSIONS["gzip"](b"no kernel at all")), "what is packed in it is no vmlinux"),
+        (elf([])[:-1], "it is truncated: it should have"),
+        (b"\x7fELF", "it is truncated: it should have at least 20 bytes, and it has 4"),
+        (setup(COMPRESSIONS["gzip"](b"no kernel at all")), "its content is not an ELF file"),
         (
             VMLINUX[:40] + bytes(8) + VMLINUX[48:60] + bytes(4) + VMLINUX[64:],
             "it has no section table",
@@ -167,10 +167,10 @@ def test_reading_by_address() -> None:
     assert vmlinux.read(0x1005, 100) == b"more"
     assert vmlinux.text(0x1000) == "text"
     assert vmlinux.read(0x3004, 4) == bytes(4)  # what starts as zeroes
-    assert vmlinux.range(0x1001, 0x1005) == b"ext\0"
+    assert vmlinux.read_range(0x1001, 0x1005) == b"ext\0"
     for address in (0xFFF, 0x1009, 0x3010):
         with pytest.raises(ImageError, match=f"it refers to address {address:#x}"):
             vmlinux.read(address, 1)
     for start, end in ((0x1005, 0x100A), (0x1005, 0x1000), (0x1000, 0x3000)):
-        with pytest.raises(ImageError, match="goes over a section's end"):
-            vmlinux.range(start, end)
+        with pytest.raises(ImageError, match="does not end in the section"):
+            vmlinux.read_range(start, end)
