@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sized
 
 OBJECTS = 1 << 17
-"""The number of objects of one kind: timers, work items, RCU callbacks, workqueues, /proc entries."""
+"""The number of objects of a kind: timers, work items, RCU callbacks, workqueues, /proc entries."""
 LIST = 1 << 16
-"""The number of entries of a list or an array in guest memory. A longer list is taken for a loop."""
+"""The number of entries of a list or array in guest memory. A longer list is taken for a loop."""
 SYMBOLS = 1 << 18
 """The number of symbols of one module."""
 TABLE = 1 << 20

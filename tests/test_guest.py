@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from klpfs.machine.computer import Computer
-from klpfs.machine.cpu import TRAP, Stop, Why
+from klpfs.machine.cpu import TRAP, Stop, StopReason
 from klpfs.machine.extents import Extents
 from klpfs.machine.image import embedded
 
@@ -101,7 +101,10 @@ class Guest:
     def call(self, function: str | int, *arguments: int) -> int:
         """Call a function of the guest, and return RAX."""
         stop = self.start(function, *arguments)
-        assert stop == Stop(Why.TRAP, self.symbol("guest_return")), (stop, hex(self.cpu["rip"]))
+        assert stop == Stop(StopReason.TRAP, self.symbol("guest_return")), (
+            stop,
+            hex(self.cpu["rip"]),
+        )
         return self.cpu["rax"]
 
     def start(self, function: str | int, *arguments: int) -> Stop:
@@ -112,7 +115,7 @@ class Guest:
         self.cpu["rip"] = self.symbol(function) if isinstance(function, str) else function
         while True:
             stop = self.cpu.run()
-            if stop.why is not Why.SLICE:
+            if stop.reason is not StopReason.EXPIRED:
                 return stop
 
     def format(self, fmt: str, *arguments: Any, size: int = 512) -> str:
@@ -232,9 +235,9 @@ def test_a_conversion_that_does_not_exist_warns_and_ends_the_text(guest: Guest, 
     guest.start("vsnprintf", buffer, 16, guest.put("ab" + fmt), guest.va_list((0,)))
     if guest.memory.read(guest.cpu["rip"], 2) == b"\x0f\x0b":  # the first time only
         guest.cpu["rip"] += 2
-        while (stop := guest.cpu.run()).why is Why.SLICE:
+        while (stop := guest.cpu.run()).reason is StopReason.EXPIRED:
             pass
-        assert stop == Stop(Why.TRAP, done)
+        assert stop == Stop(StopReason.TRAP, done)
     assert guest.memory.read(buffer, 4) == b"ab\0\0"
 
 

@@ -238,7 +238,7 @@ def _relative(offsets: Sequence[int], base: int) -> list[int]:
 
 
 def _plausible(addresses: Sequence[int]) -> Sequence[int] | None:
-    """Return the addresses, or None unless they ascend and are of the kernel or per-CPU variables."""
+    """Return the addresses if they ascend and are of the kernel or per-CPU variables."""
     if addresses[-1] < _KERNEL or any(a > b for a, b in pairwise(addresses)):
         return None
     if bisect_left(addresses, _PER_CPU_MAX) != bisect_left(addresses, _KERNEL):

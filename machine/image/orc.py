@@ -220,7 +220,7 @@ class _Unwinder:
         self._read_u64 = read_u64
         self._stack = stack
         self._full_regs = regs
-        """The address of the last complete struct pt_regs. A partial one has only the iret frame."""
+        """The address of the last complete struct pt_regs; a partial one is just an iret frame."""
         self.error = False
 
     def next(self, frame: Frame) -> Frame | None:
