@@ -65,10 +65,12 @@ class _Index:
         return first, several
 
     def first(self, name: str) -> Symbol | None:
+        """Return the first symbol of a name that is not imported, or None."""
         symbol = self._by_name[0].get(name)
         return None if symbol is None or symbol.kind == "U" else symbol
 
     def all(self, name: str) -> list[Symbol]:
+        """Return all symbols of a name that are not imported."""
         symbol = self.first(name)
         return self._by_name[1].get(name, [symbol] if symbol is not None else [])
 

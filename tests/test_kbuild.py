@@ -423,7 +423,7 @@ def test_a_symbol_is_exported_once(tmp_path: Path) -> None:
 def test_names_that_cannot_be_built(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a C source file"):
         kbuild.build([tmp_path / "patch.ko"])
-    with pytest.raises(ValueError, match="two modules of the name a_b"):
+    with pytest.raises(ValueError, match="two modules are named a_b"):
         kbuild.build([tmp_path / "a-b.c", tmp_path / "a_b.c"])
 
 

@@ -87,7 +87,7 @@ def build(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST)
 
 def _fingerprint(abi: str = abis.LATEST) -> str:
     """Return a hash of everything that the built kernel depends on."""
-    overlay = abis.include(abi)
+    overlay = abis.include_directory(abi)
     roots = (GUEST, INCLUDE) if overlay is None else (GUEST, INCLUDE, overlay)
     digest = hashlib.sha256(repr((CFLAGS, _LIB_CFLAGS, _BTF_CFLAGS, _LDFLAGS)).encode())
     command = os.environ.get("CC") or "gcc"
