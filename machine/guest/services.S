@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The functions that Python stands in for. Whoever boots the machine writes a trap over the
- * beginning of each that it serves, and exports the others no more: to call one of those is an
- * invalid opcode.
+ * The functions that are services in Python. At boot, a trap is written over the start of each one
+ * that has a service. The others are no longer exported; a call of one raises an invalid opcode
+ * exception.
  */
 
 #include <linux/linkage.h>
