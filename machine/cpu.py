@@ -376,5 +376,5 @@ class Cpu:
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
 
     def code_changed(self, address: int, size: int) -> None:
-        """Drop the translations of ``[address, address + size)``, after every change of text."""
+        """Drop translations of ``[address, address + size)``; needed after any change of text."""
         self._uc.ctl_remove_cache(address, address + size)

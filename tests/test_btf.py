@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""BTF: what gcc writes, what pahole writes (made by hand here), and damage."""
+"""BTF as gcc writes it, as pahole writes it (made by hand here), and damaged BTF."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def types(blob: bytes) -> Types:
 
 
 class Writer:
-    """A blob by hand: what other producers write and gcc does not."""
+    """A writer of blobs, for constructs that gcc does not write."""
 
     def __init__(self) -> None:
         self.strings = b"\0"
@@ -249,7 +249,7 @@ def test_types_made_of_themselves_end(kind, rest):
 
 
 def touch_everything(types: Types) -> None:
-    """Ask every type for all it knows; only BtfError may come."""
+    """Read all properties of all types. Only BtfError may be raised."""
     for id in range(len(types)):
         for question in ("stripped", "size", "fields", "values", "parameters", "target", "signed",
                          "is_bool", "count", "name", "variadic"):  # fmt: skip

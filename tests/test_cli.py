@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command ``klpfs``, as one types it."""
+"""The command ``klpfs``, as it is typed in a shell."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MODULE_LICENSE("GPL");
 
 
 def klpfs(*arguments: str | Path, mount: str | Path | None = None, timeout: float = 60) -> Done:
-    """Exit status, output, errors. ``mount`` is $KLPFS_MOUNT."""
+    """Run klpfs; return exit status, stdout and stderr. ``mount`` is $KLPFS_MOUNT."""
     environment = {name: value for name, value in os.environ.items() if name != "KLPFS_MOUNT"}
     if mount is not None:
         environment["KLPFS_MOUNT"] = str(mount)
@@ -60,7 +60,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture
 def m(machine: Machine) -> Iterator[Path]:
-    """The mount point; no module is loaded, and the log is empty."""
+    """Return the mount point of a machine without modules and with an empty log."""
     machine.clear_log()
     yield machine.mountpoint
     for name in ("conform", "conform_base"):
@@ -140,7 +140,7 @@ class TestRmmod:
             "Error: Module conform_base is in use by: conform",
             "Error: Module nothing is not currently loaded",
         ]
-        assert not (m / "sys/module/conform").exists()  # the last one went all the same
+        assert not (m / "sys/module/conform").exists()  # the last one was unloaded nevertheless
 
 
 def test_lsmod(m: Path, ko: Ko) -> None:
@@ -171,7 +171,7 @@ class TestDmesg:
         (m / "dev/kmsg").write_text("after\n")
         assert [line[-5:] for line in klpfs("dmesg", mount=m)[1].splitlines()] == ["after"]
         with opened(m / "dev/kmsg", os.O_RDONLY) as log:
-            assert b"Linux version" in os.read(log, 8192)  # nothing is gone
+            assert b"Linux version" in os.read(log, 8192)  # the log is complete
 
     def test_follow(self, m: Path) -> None:
         (m / "dev/kmsg").write_text("before\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The computer alone: no kernel, a few bytes of machine code, real page tables."""
+"""The processor without a kernel: a few bytes of machine code, and real page tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STACK = TEXT + 0x20000
 
 
 class Board:
-    """A processor, a page of text, a page of data and a stack with nothing below it."""
+    """A processor with a page of text, a page of data, and a stack above an unmapped page."""
 
     def __init__(self, **cpu: float) -> None:
         self.memory = Memory(16 << 20)
@@ -41,7 +41,7 @@ class Board:
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    board = Board(slice_seconds=0.2)  # more than what is run here takes, on a busy computer too
+    board = Board(slice_seconds=0.2)  # longer than the tests here need, even under load
     yield board
     board.cpu.close()
 
@@ -97,7 +97,7 @@ def test_an_error_in_a_trap_comes_out_of_run(board: Board) -> None:
 def test_exceptions_are_exceptions(
     board: Board, what: str, code: str, vector: int, address: int
 ) -> None:
-    for _ in range(3):  # the processor goes on after each
+    for _ in range(3):  # the processor can run on after each
         stop = board.run(code)
         assert (stop.reason, stop.vector, stop.address) == (
             StopReason.EXCEPTION,
@@ -175,7 +175,7 @@ def test_pages_come_back() -> None:
 
 
 def test_code_in_pages_that_were_used_before_is_the_new_code(board: Board) -> None:
-    """Translations belong to physical pages: they must go before the pages do."""
+    """unicorn keeps translations by physical page, so they must be dropped before the pages are freed."""
     for value in (1, 2):
         paddr = board.memory.alloc_pages(2 * PAGE_SIZE)
         at = TEXT + 0x40000

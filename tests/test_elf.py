@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules that gcc made, read as the kernel's loader reads them, whole and damaged."""
+"""Modules built with gcc, and damaged ones, as the kernel's loader reads them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a kernel's file to the vmlinux that is packed in it."""
+"""The vmlinux in a kernel's file."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_every_compression(compression: str) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_vmlinux_without_a_setup_header(compression: str) -> None:
-    """As some distributions have it beside the bzImage: vmlinux.xz, or as it is."""
+    """Some distributions ship a vmlinux.xz or a vmlinux beside the bzImage."""
     file = io.BytesIO(COMPRESSIONS[compression](VMLINUX))
     assert [section.data for section in Vmlinux(open_vmlinux(file)).sections] == [TEXT]
 
 
 def test_many_blocks_and_frames_of_lz4() -> None:
-    """A block has at most 8 MiB; ``lz4`` starts anew when it is given two files."""
+    """A block has at most 8 MiB. ``lz4`` of two files writes two frames."""
     large = VMLINUX + bytes(9 << 20)
     assert unpacked(bzimage(large, "lz4")) == large
     twice = COMPRESSIONS["lz4"](VMLINUX) + COMPRESSIONS["lz4"](TEXT)
@@ -166,7 +166,7 @@ def test_reading_by_address() -> None:
     assert [section.name for section in vmlinux.sections] == [".a", ".b"]
     assert vmlinux.read(0x1005, 100) == b"more"
     assert vmlinux.text(0x1000) == "text"
-    assert vmlinux.read(0x3004, 4) == bytes(4)  # what starts as zeroes
+    assert vmlinux.read(0x3004, 4) == bytes(4)  # zeroes that are not in the file
     assert vmlinux.read_range(0x1001, 0x1005) == b"ext\0"
     for address in (0xFFF, 0x1009, 0x3010):
         with pytest.raises(ImageError, match=f"it refers to address {address:#x}"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tree by itself: names, inode numbers, what an open file sees."""
+"""The tree without a mount: names, inode numbers, the content of open files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLER = Caller(pid=1, uid=0, gid=0)
 
 
 class Counter:
-    """Text that differs each time it is made, and remembers what was stored."""
+    """A file whose text changes with each read, and that records what is stored."""
 
     def __init__(self) -> None:
         self.shown = 0
@@ -211,7 +211,7 @@ class TestAttribute:
         assert read(handle, 13, 100) == b""
         assert text.shown == 1
         assert read(handle, 0) == b"made 2 times\n"
-        assert read(handle, 5, 1) == b"3"  # not where the last read ended
+        assert read(handle, 5, 1) == b"3"  # not at the end of the last read
 
     def test_each_open_has_its_own(self) -> None:
         text = Counter()
