@@ -263,7 +263,7 @@ def test_a_module_that_cannot_be_patched_is_not_refused(first: Patches) -> None:
     ]
 
 
-def test_nobody_waits_for_a_call_that_is_under_way(first: Patches) -> None:
+def test_a_call_in_progress_does_not_delay_a_patch(first: Patches) -> None:
     machine = first.machine
     first.insmod("sleeper.c")
     machine.advance(1)
@@ -505,7 +505,7 @@ def test_the_first_abi_has_one_consistency_model(first: Patches) -> None:
 
 
 @pytest.mark.parametrize("which", ["PATCH", "FUNC"])
-def test_an_immediate_patch_waits_for_nobody_and_stays_for_ever(
+def test_an_immediate_patch_does_not_wait_and_is_never_unloaded(
     second: Patches, which: str
 ) -> None:
     machine = second.machine
@@ -621,7 +621,7 @@ def test_every_header_compiles_alone_and_without_a_warning(abi: str, tmp_path: P
         assert done.stderr == "", header
 
 
-def test_klp_register_patch_is_no_more(tmp_path: Path) -> None:
+def test_the_latest_kernel_has_no_klp_register_patch(tmp_path: Path) -> None:
     with pytest.raises(kbuild.CompileError, match="implicit declaration .*klp_register_patch"):
         kbuild.build([MODULES / "3.20/livepatch-sample.c"], tmp_path, abi="5.1")
 
@@ -659,7 +659,9 @@ def test_a_kernel_without_livepatch(klpfs_mount: Mount, ko: Callable[..., Path])
     assert not int(machine.read("proc/sys/kernel/tainted")) & 1 << 15
 
 
-def test_it_has_not_the_symbols_either(klpfs_mount: Mount, ko: Callable[..., Path]) -> None:
+def test_a_kernel_without_livepatch_lacks_its_symbols(
+    klpfs_mount: Mount, ko: Callable[..., Path]
+) -> None:
     machine = klpfs_mount("--no-livepatch")
     source = (MODULES / "livepatch-sample.c").read_text().replace("MODULE_INFO(livepatch", "//")
     with refused(errno.ENOENT):

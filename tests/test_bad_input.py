@@ -65,7 +65,7 @@ def module(body: str, licence: str = "GPL") -> str:
     return MODULE.format(body=body, licence=licence)
 
 
-def test_a_file_that_is_no_module(machine: Machine, ko: Callable[..., Path]) -> None:
+def test_files_that_are_not_modules(machine: Machine, ko: Callable[..., Path]) -> None:
     good = ko("livepatch-sample").read_bytes()
     for data, line in [
         (b"#!/bin/sh\necho this is a script, not a module; it is long enough to have a header\n",

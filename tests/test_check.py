@@ -95,7 +95,7 @@ def test_a_wrong_sympos(check_: Callable[..., Report]) -> None:
     assert found.startswith("would fail: sympos 3, but there is only one: 1 at 0xffffffff81")
 
 
-def test_a_name_that_nothing_has(check_: Callable[..., Report]) -> None:
+def test_a_function_that_does_not_exist(check_: Callable[..., Report]) -> None:
     report = check_("nothing", patch_source({None: {"no_such_function": 1}}))
     assert bad(report) == ["vmlinux:no_such_function", "load"]
     assert "there is none in vmlinux" in told(report, "vmlinux:no_such_function")
@@ -150,7 +150,7 @@ def test_what_a_call_leaves_is_not_the_patch_s(check_: Callable[..., Report]) ->
     assert report.verdict is Verdict.GOOD
 
 
-def test_a_symbol_that_nobody_exports(check_: Callable[..., Report]) -> None:
+def test_a_symbol_that_is_not_exported(check_: Callable[..., Report]) -> None:
     text = patch_source({None: {"cmdline_proc_show": 0}}, init="return no_such_thing();")
     text = text.replace(
         "#include <linux/module.h>", "#include <linux/module.h>\nint no_such_thing(void);"

@@ -69,7 +69,7 @@ def m(machine: Machine) -> Iterator[Path]:
 
 
 class TestInsmod:
-    def test_says_nothing(self, m: Path, ko: Ko) -> None:
+    def test_success_prints_nothing(self, m: Path, ko: Ko) -> None:
         assert klpfs("insmod", ko("conform_base"), mount=m) == (0, "", "")
         assert (m / "sys/module/conform_base/initstate").read_text() == "live\n"
 
@@ -98,7 +98,7 @@ class TestInsmod:
         else:
             assert (code, err) == (1, f"Error: could not insert module {module}: {why}\n")
 
-    def test_twice(self, m: Path, ko: Ko) -> None:
+    def test_a_module_that_is_loaded_already(self, m: Path, ko: Ko) -> None:
         klpfs("insmod", ko("conform_base"), mount=m)
         code, _, err = klpfs("insmod", ko("conform_base"), mount=m)
         assert code == 1
@@ -110,7 +110,7 @@ class TestInsmod:
         assert code == 1
         assert err.endswith(": Invalid parameters\n")
 
-    def test_what_is_no_module(self, m: Path, tmp_path: Path) -> None:
+    def test_files_that_are_not_modules(self, m: Path, tmp_path: Path) -> None:
         text = tmp_path / "text.ko"
         text.write_text("not a module")
         code, _, err = klpfs("insmod", text, mount=m)
@@ -123,7 +123,7 @@ class TestInsmod:
 
 
 class TestRmmod:
-    def test_says_nothing(self, m: Path, ko: Ko) -> None:
+    def test_success_prints_nothing(self, m: Path, ko: Ko) -> None:
         klpfs("insmod", ko("conform_base"), mount=m)
         assert klpfs("rmmod", "conform_base", mount=m) == (0, "", "")
 
@@ -238,7 +238,7 @@ class TestMountAndUmount:
             1, f"Error: {place} is not a klpfs mount; see findmnt -t fuse.klpfs\n"
         )  # fmt: skip
 
-    def test_lazily(self, tmp_path: Path) -> None:
+    def test_lazy_unmount(self, tmp_path: Path) -> None:
         klpfs("mount", tmp_path)
         with opened(tmp_path / "proc/cmdline"):
             assert klpfs("umount", "--lazy", tmp_path) == (0, "", "")
@@ -263,7 +263,7 @@ class TestMountAndUmount:
             (("--log-file", "nothing/log", "."), "nothing/log: No such file or directory"),
         ],
     )
-    def test_what_will_not_do(self, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    def test_mount_errors(self, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
         (tmp_path / "file").touch()
         done = subprocess.run(
             [sys.executable, "-m", "klpfs", "mount", *words],

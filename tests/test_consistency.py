@@ -94,7 +94,7 @@ async def in_background(
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_on_and_off_with_nobody_in_the_way(guest: Guest, ko: Ko, model: str) -> None:
+async def test_enable_and_disable_without_a_delay(guest: Guest, ko: Ko, model: str) -> None:
     before = guest.owners()
     text = [guest.kernel.text.read(guest.symbol(name), 16) for name in ("one", "two")]
     await guest.insmod(patch(ko, model))
@@ -114,7 +114,9 @@ async def test_on_and_off_with_nobody_in_the_way(guest: Guest, ko: Ko, model: st
 
 
 @pytest.mark.parametrize("model", sorted(WAIT))
-async def test_who_sleeps_in_the_set_is_waited_for(guest: Guest, ko: Ko, model: str) -> None:
+async def test_a_task_that_sleeps_in_the_set_delays_the_patch(
+    guest: Guest, ko: Ko, model: str
+) -> None:
     """The sleeper is a kernel thread in nap(), which calls one() before and after its sleep."""
     nap = await guest.start("nap")
     module = patch(ko, model, one=11, nap=99)
@@ -425,9 +427,7 @@ async def test_a_patch_says_what_it_is_willing_to_use(guest: Guest, ko: Ko) -> N
         ("consistency_allowed", "hybrid,switch=cpu", "there is no consistency model 'switch=cpu'"),
     ],
 )  # fmt: skip
-async def test_parameters_that_make_no_sense(
-    guest: Guest, name: str, value: str, line: str
-) -> None:
+async def test_invalid_parameters(guest: Guest, name: str, value: str, line: str) -> None:
     before = await parameter(guest, name)
     with refused(errno.EINVAL):
         await parameter(guest, name, value)

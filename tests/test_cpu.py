@@ -163,7 +163,7 @@ def test_python_reads_across_pages_and_reports_the_missing_byte() -> None:
         memory.read(DATA, 1)
 
 
-def test_pages_come_back() -> None:
+def test_freed_pages_are_reused() -> None:
     memory = Memory(16 << 20)
     before = memory.free_bytes
     pages = [memory.alloc_pages(n * PAGE_SIZE) for n in (1, 5, 2)]

@@ -262,7 +262,7 @@ class TestTheDaemonIsToldToEnd:
             with pytest.raises(OSError):
                 os.read(file, 10)
 
-    def test_with_somebody_asleep_in_the_guest(
+    def test_with_a_task_that_sleeps_in_the_guest(
         self, klpfs_mount: Mount, ko: Ko, number: signal.Signals
     ) -> None:
         machine = klpfs_mount("--virtual-time")

@@ -261,7 +261,7 @@ def test_what_there_is_of_a_name(image: Image) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "text", "empty", "directory"])
-def test_what_is_no_kernel(tmp_path: Path, name: str) -> None:
+def test_files_that_are_not_kernels(tmp_path: Path, name: str) -> None:
     (tmp_path / "text").write_text("this is no kernel\n" * 1000)
     (tmp_path / "empty").touch()
     (tmp_path / "directory").mkdir()

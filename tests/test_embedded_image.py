@@ -40,7 +40,7 @@ def read(image: Image, address: int, size: int) -> bytes:
 # -- what is in it --------------------------------------------------------------------------------
 
 
-def test_it_says_what_it_is(image: Image) -> None:
+def test_release_and_banner(image: Image) -> None:
     assert image.release == kbuild.RELEASE
     assert image.vermagic == kbuild.VERMAGIC
     assert image.banner.startswith(f"Linux version {kbuild.RELEASE} (klpfs@klpfs) (gcc")
@@ -208,7 +208,7 @@ def test_two_builds_at_the_same_time(empty_cache: Path) -> None:
     assert embedded.read(first).release == kbuild.RELEASE
 
 
-def test_what_nobody_has_used_for_a_month_goes(empty_cache: Path) -> None:
+def test_kernels_that_were_not_used_for_a_month_are_removed(empty_cache: Path) -> None:
     used = embedded.build().parent
     old = [empty_cache / name for name in ("embedded-0", "distribution-0-0", "somebody-else's")]
     old[0].mkdir()

@@ -396,7 +396,7 @@ class TestWriting:
 
 
 class TestRemoval:
-    def test_names_are_gone_at_once(self, mnt: Path) -> None:
+    def test_removed_names_disappear_at_once(self, mnt: Path) -> None:
         for _ in range(20):
             old = os.stat(mnt / "object/enabled").st_ino
             assert os.stat(mnt).st_nlink == 4
@@ -421,7 +421,7 @@ class TestRemoval:
             assert errno_of(lambda: os.read(enabled, 1)) == "ENODEV"
             assert (mnt / "object/enabled").read_text() == "0\n"
 
-    def test_somebodys_working_directory(self, mnt: Path) -> None:
+    def test_removal_of_a_working_directory(self, mnt: Path) -> None:
         script = """
             cd object/vmlinux && cat patched && echo 1 > ../../remove
             cat patched; ls -a; cat ../enabled; cd ..; ls; mkdir x
@@ -437,7 +437,7 @@ class TestRemoval:
         assert not (mnt / "object").exists()
         assert time.monotonic() - started < 0.9
 
-    def test_removal_while_somebody_tries_to_delete_what_is_being_written(self, mnt: Path) -> None:
+    def test_removal_during_a_write_and_an_rm(self, mnt: Path) -> None:
         os.stat(mnt / "remove")  # else rm would hold the lock that the first lookup takes
         with subprocess.Popen(["sh", "-c", "echo 1 > sleep"], cwd=mnt) as writer:
             time.sleep(0.1)
@@ -499,7 +499,7 @@ class TestBlocking:
             (mnt / "pipe").write_text("news")
             process.kill()
 
-    def test_two_hundred_readers_starve_nobody(self, mnt: Path) -> None:
+    def test_two_hundred_readers_do_not_block_other_requests(self, mnt: Path) -> None:
         pipe = [os.open(mnt / "pipe", os.O_RDONLY) for _ in range(200)]
         texts: list[bytes] = []
         threads = [threading.Thread(target=lambda fd=fd: texts.append(os.read(fd, 10)))
@@ -580,7 +580,7 @@ class TestDaemon:
             assert blocked.wait(3) == 1
             assert eventually(lambda: gone(process))
 
-    def test_mount_points_that_will_not_do(self, mnt: Path, tmp_path: Path) -> None:
+    def test_invalid_mount_points(self, mnt: Path, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for path, message in (
             (tmp_path / "nothing", "does not exist"),

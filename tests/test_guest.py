@@ -502,7 +502,7 @@ def test_the_handler_sees_the_site_its_caller_and_a_complete_stack(traced: Trace
     assert chain == [function + 5, caller]
 
 
-def test_list_func_calls_whom_the_filter_names(traced: Traced) -> None:
+def test_list_func_calls_the_ops_whose_filter_has_the_function(traced: Traced) -> None:
     """A site with several ops calls ftrace_ops_list_func."""
     guest = traced.guest
     called: list[int] = []

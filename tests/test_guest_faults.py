@@ -166,7 +166,7 @@ KILLED = [
 
 @pytest.mark.parametrize(("fault", "patterns"), [(row[0], row[1:]) for row in KILLED],
                          ids=[row[0] for row in KILLED])  # fmt: skip
-def test_what_kills_the_task(faulty: Faulty, fault: str, patterns: tuple[str, ...]) -> None:
+def test_faults_that_kill_the_task(faulty: Faulty, fault: str, patterns: tuple[str, ...]) -> None:
     assert faulty.load(fault) == errno.EFAULT
     has(faulty.machine.dmesg(), *patterns, "^Call Trace:$", "^Modules linked in: .*" + faulty.name,
         "^---. end trace 0000000000000000 .---$")  # fmt: skip
@@ -214,7 +214,7 @@ SURVIVED = [
 
 @pytest.mark.parametrize(("given", "taint", "patterns"), [(row[0], row[1], row[2:]) for row in SURVIVED],
                          ids=["-".join(row[0]) for row in SURVIVED])  # fmt: skip
-def test_what_the_task_survives(
+def test_faults_that_the_task_survives(
     faulty: Faulty, given: tuple[str, ...], taint: int, patterns: tuple[str, ...]
 ) -> None:
     assert faulty.load(*given) == 0
@@ -278,7 +278,7 @@ def test_the_log_has_a_limit(faulty: Faulty) -> None:
     ]
 
 
-def test_page_tables_that_guest_code_has_spoilt(klpfs_machine: Machine, ko: Ko) -> None:
+def test_page_tables_that_guest_code_has_overwritten(klpfs_machine: Machine, ko: Ko) -> None:
     """The guest is unusable, as a real machine would be. No host memory is visible, and the mount works."""
     assert Faulty(klpfs_machine, ko("faulty_000").read_bytes()).load("table_spoilt") != 0
     assert klpfs_machine.read("machine/pid").strip().isdecimal()
@@ -392,7 +392,7 @@ def test_a_lockup(fresh: Faulty, fault: str, line: str, reason: str, taint: int)
     assert fresh.taint & taint == taint
 
 
-def test_a_lockup_that_shall_not_panic(fresh: Faulty) -> None:
+def test_a_lockup_without_panic(fresh: Faulty) -> None:
     fresh.machine.write("proc/sys/kernel/softlockup_panic", "0\n")
     with pytest.raises(OSError):
         fresh.machine.write("proc/sys/kernel/softlockup_panic", "2\n")

@@ -50,7 +50,7 @@ def load(directory: Path, kernel: Kernel) -> Image:
 # -- what is in it --------------------------------------------------------------------------------
 
 
-def test_what_it_says_of_itself(tmp_path: Path) -> None:
+def test_release_vermagic_and_build_id(tmp_path: Path) -> None:
     image = load(tmp_path, Kernel())
     assert (image.release, image.vermagic, image.banner) == (RELEASE, VERMAGIC, BANNER)
     assert image.build_id == BUILD_ID.hex()

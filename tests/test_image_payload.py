@@ -73,7 +73,7 @@ def test_it_says_what_it_unpacks() -> None:
         ),
     ],
 )
-def test_what_is_no_kernel(data: bytes, reason: str) -> None:
+def test_files_that_are_not_kernels(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=re.escape(reason)):
         unpacked(data)
 
@@ -152,7 +152,7 @@ def test_damaged_files(compression: str, changes: list[tuple[int, bytes]], cut: 
         ),
     ],
 )
-def test_what_is_no_vmlinux_of_ours(data: bytes, reason: str) -> None:
+def test_files_that_are_not_an_x86_64_vmlinux(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=re.escape(reason)):
         Vmlinux(open_vmlinux(io.BytesIO(data)))
 

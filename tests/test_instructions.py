@@ -11,7 +11,7 @@ SITE = 0xFFFFFFFF81000000
 
 
 @pytest.mark.parametrize("target", [SITE, SITE + 0x1000, SITE - 0x7FFF_0000, SITE + 0x7FFF_0000])
-def test_they_go_where_they_are_to_go(target: int) -> None:
+def test_calls_and_jumps_reach_their_targets(target: int) -> None:
     assert target_of(SITE, call_to(SITE, target)) == target
     assert target_of(SITE, jump_to(SITE, target)) == target
     assert target_of(SITE, b"\x0f\x1f\x44\x00\x00") is None

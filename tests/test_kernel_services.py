@@ -348,7 +348,7 @@ async def test_rw_semaphore_lets_readers_in_together_and_writers_alone(machine: 
 # -- completions ----------------------------------------------------------------------------------
 
 
-async def test_complete_wakes_one_and_complete_all_everybody(machine: Machine) -> None:
+async def test_complete_wakes_one_waiter_and_complete_all_wakes_all(machine: Machine) -> None:
     completion = machine.new("struct completion", "wait.task_list")
     address = completion.address_
     calls = []
@@ -451,7 +451,7 @@ async def test_prepare_to_wait_event_with_a_signal(machine: Machine) -> None:
     assert got == [-ERESTARTSYS, 0]
 
 
-async def test_of_exclusive_waiters_one_is_woken(machine: Machine) -> None:
+async def test_one_exclusive_waiter_is_woken(machine: Machine) -> None:
     head = machine.new("struct wait_queue_head", "head").address_
     woken = []
 

@@ -683,7 +683,7 @@ async def test_disabling_stalls_on_the_new_function_and_can_be_taken_back(
     assert await target.call("one") == 11
 
 
-async def test_force_moves_everybody(target: Guest, ko: Ko) -> None:
+async def test_force_moves_all_tasks(target: Guest, ko: Ko) -> None:
     nap = await patched_nap(target, ko, "klp_a", {"one": 11})
     await target.write("klp_a/force", 1)
     await target.advance(1)

@@ -284,7 +284,7 @@ async def test_malformed_for_a_module(
     assert await guest.versions("one", "two") == [1, 2]
 
 
-async def test_what_sscanf_takes_is_taken(guest: Guest, ko: Ko) -> None:
+async def test_section_names_are_parsed_like_sscanf(guest: Guest, ko: Ko) -> None:
     """A name without a section, blanks before the position, text behind it."""
     await guest.insmod(ko("klp_target"))
     await guest.insmod(
@@ -311,7 +311,7 @@ async def test_a_relocation_without_a_symbol(guest: Guest, ko: Ko) -> None:
     assert caught.value.errno == errno.ENOEXEC
 
 
-async def test_what_is_not_blank_is_not_relocated(guest: Guest, ko: Ko) -> None:
+async def test_a_place_that_is_not_zero_is_not_relocated(guest: Guest, ko: Ko) -> None:
     await guest.insmod(patch(ko))
     memory = guest.kernel.computer.memory
     place = guest.symbol("new_0_0", "klp_relocs")

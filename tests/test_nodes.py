@@ -86,7 +86,7 @@ class TestDirectory:
             root.remove("b")
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "x" * 1025])
-    def test_names_that_cannot_be(self, name: str) -> None:
+    def test_invalid_names(self, name: str) -> None:
         with pytest.raises(ValueError, match="name"):
             Root().add(name, Attribute())
 
@@ -169,7 +169,7 @@ class TestDynamicDirectory:
         gc.collect()
         assert tasks.find("1").ino != ino
 
-    def test_a_name_that_went_ends_its_node(self) -> None:
+    def test_a_node_whose_name_is_removed_ends(self) -> None:
         root = Root()
         tasks = root.add("proc", Tasks({1}))
         gone: list[str] = []
@@ -180,7 +180,7 @@ class TestDynamicDirectory:
         assert not one.alive and not comm.alive
         assert gone == ["comm", "1"]
 
-    def test_names_that_went_end_when_those_that_are_there_are_listed(self) -> None:
+    def test_nodes_of_removed_names_end_at_the_next_listing(self) -> None:
         root = Root()
         tasks = root.add("proc", Tasks({1, 2}))
         gone: list[str] = []

@@ -119,7 +119,7 @@ def test_root_may_give_a_file_away(shared: Path) -> None:
     assert by_nobody(lambda: control.insmod(shared, b"\x7fELF")) == "ENOEXEC"
 
 
-def test_without_it_nobody_else_gets_in(place: Path) -> None:
+def test_without_allow_other_the_mount_is_closed_to_others(place: Path) -> None:
     machine = Machine(place, "--virtual-time")
     try:
         refused = {what: by_nobody(attempt) for what, attempt in attempts(place).items()}

@@ -12,7 +12,7 @@ from stress import stress
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 
-def test_no_error_but_the_kernels_and_nobody_stuck(tmp_path: Path) -> None:
+def test_only_expected_errors_and_no_stuck_process(tmp_path: Path) -> None:
     report = stress(tmp_path, seconds=12)
     print(report.text())
     assert report.good, report.text()

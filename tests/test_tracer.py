@@ -42,7 +42,7 @@ def tracing(klpfs_machine: Machine) -> Machine:
     return klpfs_machine
 
 
-def test_who_called_what(tracing: Machine) -> None:
+def test_functions_and_their_callers(tracing: Machine) -> None:
     tracing.read("proc/cmdline")
     tracing.read("proc/version")
     assert entries(tracing) == [("cmdline_proc_show", "seq_read_iter")]
@@ -141,7 +141,7 @@ def test_the_functions_of_a_module(klpfs_machine: Machine, ko: Callable[..., Pat
         ("set_ftrace_filter", "cmdline_proc_show:nonsense\n"), ("available_tracers", "function"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense(tracing: Machine, name: str, text: str) -> None:
+def test_invalid_settings(tracing: Machine, name: str, text: str) -> None:
     with pytest.raises(OSError) as caught:
         write(tracing, name, text, "a")
     assert caught.value.errno == errno.EINVAL

@@ -154,7 +154,7 @@ def test_links_lead_somewhere_in_the_mount(machine: Machine) -> None:
     assert link.resolve() == machine.path("sys/module/conform").resolve()
 
 
-def test_it_belongs_to_who_mounted_it(machine: Machine) -> None:
+def test_files_belong_to_the_user_of_klpfs_mount(machine: Machine) -> None:
     assert {
         (os.lstat(path).st_uid, os.lstat(path).st_gid) for path in walk(machine.mountpoint)
     } == {(os.getuid(), os.getgid())}
