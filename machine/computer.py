@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A computer with a kernel image in its memory: what the kernel services stand on."""
+"""A computer with a kernel image in its memory, on which the kernel services run."""
 
 from __future__ import annotations
 
@@ -24,38 +24,34 @@ from klpfs.machine.structs import Space, Struct
 from klpfs.machine.symbols import SymbolTable
 
 LOAD_PHYSICAL = 0x1000000
-"""Physical address of the kernel text, as CONFIG_PHYSICAL_START."""
+"""The physical address of the kernel text (CONFIG_PHYSICAL_START)."""
 PERCPU_MODULE_RESERVE = 8192
-"""Bytes of each CPU's area for modules, include/linux/percpu.h."""
-
-
-def _unloaded(segment: Segment) -> Segment:
-    return segment._replace(data=b"")
+"""The size of a CPU's area for per-CPU variables of modules in bytes, include/linux/percpu.h."""
 
 
 class Computer:
-    """Memory, processor, types and symbols of one kernel image.
+    """The memory, the processor, the types and the symbols of one kernel image.
 
-    ``memory_size`` in bytes. ``slice_instructions``: see `klpfs.machine.cpu.Cpu`.
+    ``memory_size`` is in bytes. ``slice_instructions`` is that of `klpfs.machine.cpu.Cpu`.
     """
 
     def __init__(self, image: Image, *, memory_size: int, slice_instructions: int = 0) -> None:
-        self.image = replace(image, segments=[_unloaded(segment) for segment in image.segments])
-        """What is in the memory is not kept here too."""
+        self.image = replace(image, segments=[s._replace(data=b"") for s in image.segments])
+        """The image, without the content of its segments, which is in the memory."""
         self.memory = Memory(memory_size)
         self.symbols = SymbolTable()
         self.symbols.add_image(image.symbols)
         self.space = Space(Types(image.btf), self.memory)
         self.modules_area = Extents(MODULES_VADDR, MODULES_END)
         self.vmalloc_area = Extents(VMALLOC_START, VMALLOC_END)
-        self._mapped: dict[int, int] = {}  # what guest code cannot spoil: address, physical address
+        self._mapped: dict[int, int] = {}  # physical by virtual address, out of reach of guest code
         self._load(image.segments)
         self.per_cpu_offset = self._copy_per_cpu(image.per_cpu)
-        """From where a per-CPU variable is linked to where it is: the GS base."""
+        """The distance from the link address of a per-CPU variable to its address: the GS base."""
         linked = len(image.per_cpu) if self.per_cpu_offset else 0
         self.per_cpu_area = Extents(linked, linked + PERCPU_MODULE_RESERVE if linked else 0)
-        """What is free behind them for the per-CPU variables of modules, by the addresses these are
-        linked at; nothing in an image whose variables are in place."""
+        """The link addresses that are free for the per-CPU variables of modules. There are none if
+        the image's own variables are linked at their final addresses."""
         self.cpu = Cpu(
             self.memory, gs_base=self.per_cpu_offset, slice_instructions=slice_instructions
         )
@@ -69,23 +65,23 @@ class Computer:
             self._map_segment(segment, booting=True)
 
     def _map_segment(self, segment: Segment, *, booting: bool) -> None:
-        """Constants can be written while the kernel boots: some are set only then."""
+        """Map a segment. Read-only data is writable during boot, as parts of it are set then."""
         first = segment.vaddr & -PAGE_SIZE
         paddr = first - START_KERNEL_MAP + LOAD_PHYSICAL
         size = page_align(segment.vaddr + segment.memsz) - first
         writable = segment.writable or (booting and not segment.executable)
         self.memory.map(first, paddr, size, writable=writable, executable=segment.executable)
-        if not writable:  # nor through the direct map
+        if not writable:  # it is not writable through the direct map either
             self.memory.map(PAGE_OFFSET + paddr, paddr, size)
 
     def mark_rodata_ro(self) -> None:
-        """The end of boot: what is constant can no longer be written (``__ro_after_init``)."""
+        """Write-protect read-only data, at the end of boot."""
         for segment in self.image.segments:
             if not segment.writable and not segment.executable:
                 self._map_segment(segment, booting=False)
 
     def _copy_per_cpu(self, template: bytes) -> int:
-        """The area of the one CPU, with room behind it for what modules bring."""
+        """Make the per-CPU area of the one CPU, with room for modules; return its offset."""
         if not template:
             return 0
         paddr = self.memory.alloc_pages(len(template) + PERCPU_MODULE_RESERVE)
@@ -93,22 +89,25 @@ class Computer:
         return PAGE_OFFSET + paddr
 
     def symbol(self, name: str) -> int:
-        """The address of a symbol of the kernel image. Raises LookupError."""
+        """Return the address of a symbol of the kernel image. Raise LookupError."""
         address = self.symbols.lookup(name)
         if address is None:
             raise LookupError(f"the kernel image has no symbol {name}")
         return address
 
     def per_cpu(self, name: str) -> int:
-        """The address of a per-CPU variable of the one CPU."""
+        """Return the address of a per-CPU variable of the one CPU. Raise LookupError."""
         return self.symbol(name) + self.per_cpu_offset
 
     def variable(self, type_name: str, name: str) -> Struct:
-        """A view of the global variable ``name``, of struct type ``type_name``."""
+        """Return a view of the global variable ``name`` of the struct type ``type_name``.
+
+        Raise LookupError.
+        """
         view: Struct = self.space.view(type_name, self.symbol(name))
         return view
 
-    # -- memory with a mapping of its own -------------------------------------------------------
+    # -- memory with its own mapping ------------------------------------------------------------
 
     def map_pages(
         self,
@@ -119,8 +118,10 @@ class Computer:
         executable: bool = False,
         guard: bool = True,
     ) -> int:
-        """Zeroed pages for ``size`` bytes, mapped somewhere in ``area``, with an unmapped guard page
-        before and behind them if ``guard``; returns the address. Raises MemoryError."""
+        """Map zeroed pages for ``size`` bytes at a free address in ``area``; return the address.
+
+        With ``guard``, an unmapped guard page is before and behind them. Raise MemoryError.
+        """
         size, edge = page_align(size), PAGE_SIZE if guard else 0
         paddr = self.memory.alloc_pages(size)
         try:
@@ -138,9 +139,9 @@ class Computer:
         return vaddr
 
     def unmap_pages(self, area: Extents, vaddr: int, size: int, *, guard: bool = True) -> None:
-        """Undo `map_pages`, with the same ``area``, ``size`` and ``guard``."""
+        """Undo `map_pages`. ``area``, ``size`` and ``guard`` must be those of that call."""
         size, edge = page_align(size), PAGE_SIZE if guard else 0
-        self.cpu.code_changed(vaddr, size)  # while it is mapped: translations are known by page
+        self.cpu.code_changed(vaddr, size)  # before the unmapping: it looks up the physical pages
         self.memory.free_pages(self._mapped.pop(vaddr), size)
         self.memory.unmap(vaddr, size)
         area.free(vaddr - edge, size + 2 * edge)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The processor: unicorn in 64-bit mode with real page tables.
 
-Guest code runs in ring 0, where nothing keeps it from the registers that hold the machine together.
-What it does to those lasts until the end of the slice: then they are put back, and the task gets a
-general protection fault, as from a hypervisor that does not allow it.
+This is the only file that imports unicorn. Guest code runs in slices; a `Stop` tells why a slice
+ended. Guest code calls Python with a *trap*: the bytes ``out imm8, al; jmp .+2; ret``. The jump
+ends the translated block, so that a stop requested in the ``out`` takes effect there, and leaves
+RIP at the ``ret``.
 
-The only file that knows unicorn. Guest code runs in slices; a slice ends with a `Stop` that says why.
-Python is reached by a *trap*: the bytes ``out imm8, al; jmp .+2; ret``. The jump ends the translated
-block, so that a stop asked for in the ``out`` is exact and leaves RIP at the ``ret``.
+Guest code runs in ring 0 and can write to system registers (CR3, MSRs, segments). Such a write
+lasts until the end of the slice. Then the registers are restored, and the task gets a general
+protection fault, as from a hypervisor that forbids the write.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from klpfs.machine.memory import NX, PAGE_SIZE, Memory, PageFault
 from klpfs.machine.ticker import Ticker
 
 TRAP = bytes.fromhex("e610eb00c3")
-"""A trap into Python; as long as the call to ``__fentry__`` that begins a traceable function."""
+"""A trap into Python. It is as long as the call of ``__fentry__`` at the start of a function."""
 _TRAP_RET = len(TRAP) - 1
-_TRAP_STEPS = (0, 2, _TRAP_RET)  # its instructions
+_TRAP_STEPS = (0, 2, _TRAP_RET)  # the offsets of its instructions
 _TRAPS_PER_SLICE = 256
-"""A trap takes Python as long as thousands of instructions take the guest."""
+"""The number of traps that end a slice: one takes as long as thousands of guest instructions."""
 
 REGISTERS = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
@@ -40,19 +41,19 @@ _IDS = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in REGISTERS}
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _U64 = (1 << 64) - 1
 
-_SYSTEM_IDS = [
+_SYSTEM_REGISTERS = [
     getattr(x86, f"UC_X86_REG_{name}")
     for name in ("MSR", "CR0", "CR3", "CR4", "CS", "SS", "GS_BASE", "IDTR", "GDTR")
 ]
-_SYSTEM_SLOT = 24  # sizeof(uc_x86_mmr), the largest of them
+_SYSTEM_REGISTER_SIZE = 24  # sizeof(uc_x86_mmr), the largest of them
 
 _MSR_EFER, _EFER = 0xC0000080, 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11  # SCE LME LMA NXE
 _MSR_GS_BASE = 0xC0000101
 _CR0 = 1 << 31 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 1 | 1 << 0  # PG WP NE ET MP PE
 _TRANSLATED_CODE = 8 << 20
-"""Bytes of the host's code that unicorn keeps before it starts anew. What it made of a module stays
-after that is gone: this is what a daemon grows by as modules come and go (unicorn's own limit: 1 GiB).
-"""
+"""The size in bytes of unicorn's translated code at which it drops all of it and starts again. The
+translations of unloaded modules stay until then, so this bounds the growth of a daemon (the default
+is 1 GiB)."""
 _CR4 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 10  # PAE PGE OSFXSR OSXMMEXCPT
 
 VECTORS = {0: "divide error", 1: "debug", 3: "int3", 4: "overflow", 5: "bounds", 6: "invalid opcode",
@@ -60,39 +61,39 @@ VECTORS = {0: "divide error", 1: "debug", 3: "int3", 4: "overflow", 5: "bounds",
            13: "general protection fault", 14: "page fault", 17: "alignment check"}  # fmt: skip
 
 
-class Why(enum.Enum):
-    """Why a slice ended."""
+class StopReason(enum.Enum):
+    """The reason for the end of a slice."""
 
-    SLICE = "its time was over"
-    TRAP = "it reached a trap that has to wait"
+    EXPIRED = "the time slice is used up"
+    TRAP = "guest code reached a trap whose handler returned False"
     EXCEPTION = "the processor raised an exception"
-    HALT = "a hlt instruction"
+    HALT = "guest code executed a hlt instruction"
 
 
 class Stop(NamedTuple):
     """The end of a slice.
 
-    ``address`` is that of the trap (TRAP) or the address that faulted (EXCEPTION, vector 14).
+    ``address`` is that of the trap (TRAP), or the faulting address (EXCEPTION with vector 14).
     """
 
-    why: Why
+    reason: StopReason
     address: int = 0
     vector: int = 0
 
 
 _EXIT_CHECK = re.compile(rb"\x48\x8b\xb7....\x80\xbe(....)\x00", re.DOTALL)
-"""How unicorn's ``check_exit_request`` begins: ``if (tcg_ctx->uc->no_exit_request) return;``."""
+"""The start of unicorn's ``check_exit_request``: ``if (tcg_ctx->uc->no_exit_request) return;``."""
 _INSTRUCTIONS_PER_SLICE = 50_000
-"""For a unicorn that cannot be stopped between blocks only."""
+"""The length of slices if this unicorn cannot be stopped between blocks only."""
 
 
 def _stop_between_blocks_only(uc: Any) -> bool:
-    """Let ``emu_stop`` end a slice at the beginning of a block, and nowhere else. False: not possible.
+    """Make ``emu_stop`` end a slice at the start of a block only. Return whether this is possible.
 
-    As it is, generated code looks for a stop behind every access to memory too, and then goes back to
-    the beginning of the instruction: one that has just stored what it computed, as ``incq counter``,
-    is done twice. Inside of unicorn there is a switch for that, which ARM needs; where it is
-    shows in the code that reads it.
+    By default, generated code also checks for a stop after every memory access, and then goes back
+    to the start of the instruction. So an instruction that has stored its result, as
+    ``incq counter``, is executed twice. unicorn has a private flag against that, which ARM needs.
+    Its place is read from the machine code of the function that tests it.
     """
     function = getattr(uclib, "check_exit_request_x86_64", None)
     if function is None:
@@ -107,7 +108,7 @@ def _stop_between_blocks_only(uc: Any) -> bool:
 
 
 Context = Any
-"""Everything the processor holds for one task; opaque."""
+"""The complete, opaque state of the processor for one task."""
 
 
 _BATCH = ctypes.PYFUNCTYPE(
@@ -118,10 +119,10 @@ _write_batch = _BATCH(("uc_reg_write_batch", uclib))
 
 
 class _Bank:
-    """Some 64-bit registers, read and written in one call of the library.
+    """Some 64-bit registers that are read and written in one call of the library.
 
-    A trap into Python spends most of its time on registers, and the binding's own functions take
-    several times as long: they give up the interpreter's lock for it, among other things.
+    A trap spends most of its time on registers. The functions of unicorn's own binding take several
+    times as long, among others because they release the interpreter's lock.
     """
 
     def __init__(self, uc: Any, names: Sequence[str]) -> None:
@@ -130,25 +131,53 @@ class _Bank:
         at = ctypes.addressof(self._values)
         ids = (ctypes.c_int * count)(*(_IDS[name] for name in names))
         pointers = (ctypes.c_void_p * count)(*(at + 8 * i for i in range(count)))
-        self._kept = ids, pointers
-        self._where = uc._uch.value, ctypes.addressof(ids), ctypes.addressof(pointers)
+        self._arrays = ids, pointers  # their addresses are used below
+        self._call_arguments = uc._uch.value, ctypes.addressof(ids), ctypes.addressof(pointers)
         self._count = count
 
     def read(self) -> list[int]:
-        _read_batch(*self._where, self._count)
+        """Return the values of the registers."""
+        _read_batch(*self._call_arguments, self._count)
         return self._values[:]
 
     def write(self, values: Sequence[int]) -> None:
+        """Set the first ``len(values)`` registers."""
         for i, value in enumerate(values):
             self._values[i] = value & _U64
-        _write_batch(*self._where, len(values))
+        _write_batch(*self._call_arguments, len(values))
+
+
+class _SystemRegisters:
+    """The registers that guest code may not change, read in one call of the library."""
+
+    def __init__(self, uc: Any) -> None:
+        count = len(_SYSTEM_REGISTERS)
+        ids = (ctypes.c_int * count)(*_SYSTEM_REGISTERS)
+        self._values = ctypes.create_string_buffer(_SYSTEM_REGISTER_SIZE * count)
+        ctypes.c_uint32.from_buffer(self._values).value = _MSR_EFER  # the MSR to read
+        at = ctypes.addressof(self._values)
+        pointers = (ctypes.c_void_p * count)(
+            *(at + _SYSTEM_REGISTER_SIZE * i for i in range(count))
+        )
+        self._arrays = ids, pointers  # their addresses are used below
+        self._call_arguments = (
+            uc._uch.value,
+            ctypes.addressof(ids),
+            ctypes.addressof(pointers),
+            count,
+        )
+
+    def read(self) -> bytes:
+        """Return the values of the registers, to be compared."""
+        _read_batch(*self._call_arguments)
+        return self._values.raw
 
 
 class Cpu:
-    """One processor on a `Memory`.
+    """One processor on a `Memory`. ``gs_base`` is the offset of its per-CPU area.
 
-    ``slice_seconds`` bounds a slice in real time; ``slice_instructions``, when given, bounds it by an
-    exact number of instructions instead, which is slower and makes a run repeatable.
+    ``slice_seconds`` is the length of a slice in real time. If ``slice_instructions`` is not 0, it
+    is the exact length in instructions instead, which is slower and makes a run repeatable.
     """
 
     def __init__(
@@ -191,20 +220,8 @@ class Cpu:
         self._trapped: list[int] = []  # the arguments, while a trap is being served
         self._single = {name: _Bank(uc, [name]) for name in REGISTERS}
         self._rip = self._single["rip"]
-        count = len(_SYSTEM_IDS)
-        self._system_ids = (ctypes.c_int * count)(*_SYSTEM_IDS)
-        self._system = ctypes.create_string_buffer(_SYSTEM_SLOT * count)
-        ctypes.c_uint32.from_buffer(self._system).value = _MSR_EFER  # which MSR it shall be
-        at = ctypes.addressof(self._system)
-        self._system_pointers = (ctypes.c_void_p * count)(
-            *(at + _SYSTEM_SLOT * i for i in range(count))
-        )
-        self._system_where = (
-            uc._uch.value,
-            ctypes.addressof(self._system_ids),
-            ctypes.addressof(self._system_pointers),
-        )
-        self._pristine_system = self._read_system()
+        self._system = _SystemRegisters(uc)
+        self._pristine_system = self._system.read()
 
     def close(self) -> None:
         """Stop the timer thread."""
@@ -219,86 +236,90 @@ class Cpu:
         self._single[register].write((value,))
 
     def registers(self) -> dict[str, int]:
-        """All general registers, RIP and the flags by name."""
+        """Return the general registers, RIP and the flags by name."""
         return dict(zip(REGISTERS, self._all.read(), strict=True))
 
     def arguments(self, count: int) -> tuple[int, ...]:
-        """The first ``count`` (at most six) integer arguments of the function just entered."""
+        """Return the first ``count`` (at most 6) integer arguments of the function just entered."""
         return tuple((self._trapped or self._argument_bank.read())[:count])
 
     def set_arguments(self, values: tuple[int, ...]) -> None:
-        """Put integer arguments where the System V calling convention has them."""
+        """Store integer arguments in the registers of the System V calling convention."""
         self._argument_bank.write(values)
 
     def control_registers(self) -> dict[str, int]:
-        """CR0, CR2, CR3 and CR4."""
+        """Return CR0, CR2, CR3 and CR4 as ``cr0`` etc."""
         ids = (x86.UC_X86_REG_CR0, x86.UC_X86_REG_CR2, x86.UC_X86_REG_CR3, x86.UC_X86_REG_CR4)
         return {f"cr{n}": self._uc.reg_read(id_) for n, id_ in zip((0, 2, 3, 4), ids, strict=True)}
 
     def save(self) -> Context:
-        """The full state of the processor, to be given to `restore`."""
+        """Return the state of the processor, for `restore`."""
         return self._uc.context_save()
 
-    def fresh(self) -> Context:
-        """The state that a new task starts from."""
+    def initial_context(self) -> Context:
+        """Return the state of the processor for a new task."""
         return self._pristine
 
     def registers_of(self, context: Context) -> dict[str, int]:
-        """Like `registers`, of a saved state."""
+        """Return the registers in a saved state by name, as `registers`."""
         return {name: context.reg_read(id_) for name, id_ in _IDS.items()}
 
     def restore(self, context: Context) -> None:
-        """Go on with a saved state."""
+        """Load a saved state into the processor."""
         self._uc.context_restore(context)
 
     # -- traps ------------------------------------------------------------------------------------
 
     def set_trap(self, address: int, handler: Callable[[], bool]) -> None:
-        """``handler`` is called when the `TRAP` at ``address`` is reached. True from it lets the
-        guest run on; False ends the slice, for a service that may have to wait."""
+        """Call ``handler`` whenever guest code reaches the `TRAP` at ``address``.
+
+        If it returns True, the guest continues. If it returns False, the slice ends with
+        StopReason.TRAP, for a service that may have to wait.
+        """
         self._traps[address] = handler
 
     def in_trap(self, rip: int) -> bool:
-        """Whether RIP stands at a trap that is being served, or that waits."""
+        """Return whether RIP is inside a trap, whose handler runs or will run."""
         return any(rip - offset in self._traps for offset in _TRAP_STEPS)
 
     def _on_out(self, uc: Any, _port: int, _size: int, _value: int, _data: Any) -> None:
         address, *self._trapped = self._entry.read()
         handler = self._traps.get(address)
         if handler is None:
-            return  # a port with no device behind it
+            return  # an I/O port without a device
         try:
             if handler():
                 self._traps_left -= 1
                 if self._traps_left:
                     return
             else:
-                self._stop = Stop(Why.TRAP, address)
-        except BaseException as error:  # it may not unwind through the emulator's C frames
+                self._stop = Stop(StopReason.TRAP, address)
+        except BaseException as error:  # it must not unwind through the emulator's C frames
             self._error = error
         finally:
             self._trapped = []
         uc.emu_stop()
 
     def _on_in(self, _uc: Any, _port: int, _size: int, _data: Any) -> int:
-        return 0xFFFFFFFF  # what floats on a bus with no device
+        return 0xFFFFFFFF  # the value of an I/O port without a device
 
     def _on_syscall(self, uc: Any, _data: Any) -> None:
-        self._stop = Stop(Why.EXCEPTION, vector=13)  # there is no user space to come from
+        self._stop = Stop(StopReason.EXCEPTION, vector=13)  # there is no user space
         uc.emu_stop()
 
     def _on_interrupt(self, uc: Any, vector: int, _data: Any) -> None:
         address = uc.reg_read(x86.UC_X86_REG_CR2) if vector == 14 else 0
-        self._stop = Stop(Why.EXCEPTION, address, vector)
+        self._stop = Stop(StopReason.EXCEPTION, address, vector)
         uc.emu_stop()
 
     # -- running ----------------------------------------------------------------------------------
 
     def run(self) -> Stop:
-        """Run guest code from RIP on, for at most a slice.
+        """Run guest code from RIP on, for at most one slice.
 
-        Raises what a trap's handler raised. After an exception the registers are those at the
-        faulting instruction (for int3: behind it), and the processor can run on.
+        Exceptions of a trap's handler are passed on. After an exception of the processor, the
+        registers are those at the faulting instruction (for int3, behind it), and `run` can be
+        called again.
         """
         uc = self._uc
         self._stop = None
@@ -319,36 +340,34 @@ class Cpu:
             error_in_trap, self._error = self._error, None
             raise error_in_trap
         stop = self._stop
-        if self._read_system() != self._pristine_system:
-            stop = Stop(Why.EXCEPTION, vector=13)
+        if self._system.read() != self._pristine_system:
+            stop = Stop(StopReason.EXCEPTION, vector=13)
         if stop is None:
-            return self._halted_or_over()
-        if stop.why is Why.EXCEPTION:
+            return self._halted_or_expired()
+        if stop.reason is StopReason.EXCEPTION:
             self._forget_exception()
         return stop
 
-    def _read_system(self) -> bytes:
-        _read_batch(*self._system_where, len(_SYSTEM_IDS))
-        return self._system.raw
-
     def _as_exception(self, error: unicorn.UcError) -> Stop:
-        if self._stop is not None and self._stop.why is Why.EXCEPTION:
+        if self._stop is not None and self._stop.reason is StopReason.EXCEPTION:
             return self._stop
         if error.errno == unicorn.UC_ERR_INSN_INVALID:
-            return Stop(Why.EXCEPTION, vector=6)
-        return Stop(Why.EXCEPTION, self["rip"], 13)
+            return Stop(StopReason.EXCEPTION, vector=6)
+        return Stop(StopReason.EXCEPTION, self["rip"], 13)
 
-    def _halted_or_over(self) -> Stop:
+    def _halted_or_expired(self) -> Stop:
         rip = self["rip"]
         try:
             halted = self._memory.read(rip - 1, 1) == b"\xf4"
         except PageFault:
             halted = False
-        return Stop(Why.HALT if halted else Why.SLICE)
+        return Stop(StopReason.HALT if halted else StopReason.EXPIRED)
 
     def _forget_exception(self) -> None:
-        """unicorn takes a second exception for a double fault unless its state is replaced. With it
-        the system registers are what they were."""
+        """Replace the state of unicorn, which would take the next exception for a double fault.
+
+        This also restores the system registers.
+        """
         registers = self._all.read()
         self._uc.context_restore(self._pristine)
         self._all.write(registers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Machine code as text. The only file that knows capstone."""
+"""The disassembler. This is the only file that imports capstone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Instruction(NamedTuple):
-    """One decoded instruction. ``target``: where a direct call or jump goes."""
+    """One decoded instruction. ``target`` is the destination of a direct call or jump, or None."""
 
     address: int
     code: bytes
@@ -19,7 +19,7 @@ class Instruction(NamedTuple):
 
 @cache
 def _decoder() -> Any:
-    # Imported when first needed: a machine that nobody looks into does not pay for it.
+    # Imported on first use: most machines never disassemble anything.
     import capstone
 
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
@@ -30,7 +30,7 @@ def _decoder() -> Any:
 
 
 def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
-    """Decode ``code`` that stands at ``address``; bytes that are no instruction come as ``.byte``."""
+    """Decode ``code``, which is at ``address``. Bytes that are no instruction become ``.byte``."""
     import capstone
 
     for instruction in _decoder().disasm(code, address):
@@ -46,8 +46,10 @@ def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
 
 
 def memory_operand(code: bytes, registers: Mapping[str, int]) -> int:
-    """The address that the first instruction of ``code`` reads or writes, 0 if there is none
-    (``insn_get_addr_ref``, arch/x86/lib/insn-eval.c)."""
+    """Return the address that the first instruction of ``code`` reads or writes, or 0.
+
+    This is ``insn_get_addr_ref``, arch/x86/lib/insn-eval.c. ``registers`` are by name, with rip.
+    """
     import capstone
 
     for instruction in _decoder().disasm(code, registers["rip"], count=1):
@@ -65,7 +67,7 @@ def memory_operand(code: bytes, registers: Mapping[str, int]) -> int:
 
 
 def writes_memory(code: bytes) -> bool:
-    """Whether the first instruction of ``code`` stores to memory."""
+    """Return whether the first instruction of ``code`` stores to memory."""
     import capstone
 
     for instruction in _decoder().disasm(code, 0, count=1):

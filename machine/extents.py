@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""First-fit allocation of ranges of numbers: physical pages, parts of the address space."""
+"""A first-fit allocator of ranges: of physical memory, of parts of the address space."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from bisect import bisect_left
 
 
 class Extents:
-    """Ranges out of ``[start, end)``, handed out lowest first and merged again when they come back."""
+    """The free ranges in ``[start, end)``. Freed ranges are merged with their neighbours."""
 
     def __init__(self, start: int, end: int) -> None:
         self._free: list[tuple[int, int]] = [(start, end)]
 
     @property
     def available(self) -> int:
-        """How much is free, in the unit of the range."""
+        """The sum of the sizes of the free ranges."""
         return sum(end - start for start, end in self._free)
 
     def alloc(self, size: int, align: int = 1) -> int:
-        """Take ``size`` units at a multiple of ``align``. Raises MemoryError when nothing fits."""
+        """Take the lowest free range of ``size`` at a multiple of ``align``; return its start.
+
+        Raise MemoryError if there is none.
+        """
         for i, (start, end) in enumerate(self._free):
             at = -(-start // align) * align
             if at + size <= end:
                 rest = [(start, at), (at + size, end)]
                 self._free[i : i + 1] = [(a, b) for a, b in rest if a < b]
                 return at
-        raise MemoryError(f"no {size:#x} units left")
+        raise MemoryError(f"no free range of size {size:#x}")
 
     def reserve(self, start: int, size: int) -> None:
-        """Take just ``[start, start + size)``. Raises MemoryError when part of it is taken."""
+        """Take the range ``[start, start + size)``. Raise MemoryError unless all of it is free."""
         for i, (first, last) in enumerate(self._free):
             if first <= start and start + size <= last:
                 rest = [(first, start), (start + size, last)]
                 self._free[i : i + 1] = [(a, b) for a, b in rest if a < b]
                 return
-        raise MemoryError(f"{start:#x} is taken")
+        raise MemoryError(f"the range of size {size:#x} at {start:#x} is not free")
 
     def free(self, start: int, size: int) -> None:
-        """Give back a range that ``alloc`` handed out."""
+        """Return a range that was taken with `alloc` or `reserve`."""
         end = start + size
         i = bisect_left(self._free, (start, end))
         if i < len(self._free) and self._free[i][0] == end:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much guest code, or a module's file, can make this program remember.
+"""Limits on the host memory that guest code, or the file of a module, can make this program use.
 
-What it takes is the guest's own RAM; but of some things there is an object outside of it for every few
-bytes there. Linux has no such limits; no sane module comes near to them.
+Guest data is in the guest's RAM, whose size is fixed. But for some guest objects of a few bytes
+there is a Python object too, so their number is limited. Linux has no such limits. They are far
+above what real modules need.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ from __future__ import annotations
 from collections.abc import Sized
 
 OBJECTS = 1 << 17
-"""Of one kind: pending timers, work items, RCU callbacks, work queues, entries of /proc."""
+"""The number of objects of a kind: timers, work items, RCU callbacks, workqueues, /proc entries."""
 LIST = 1 << 16
-"""Entries of a list or an array in guest memory: a longer one goes round in circles."""
+"""The number of entries of a list or array in guest memory. A longer list is taken for a loop."""
 SYMBOLS = 1 << 18
-"""Of one module."""
+"""The number of symbols of one module."""
 TABLE = 1 << 20
-"""Bytes of a table of a module: exports, ftrace sites, bugs, exceptions, parameters."""
+"""The size of a table of a module in bytes: exports, ftrace sites, bugs, exceptions, parameters."""
 MODINFO = 1 << 20
-"""Bytes of a module's .modinfo."""
+"""The size of a module's .modinfo in bytes."""
 PARAMETERS = 1 << 14
-"""Bytes of the parameters that a module is loaded with."""
+"""The size of the parameters given to a module in bytes."""
 
 
-class Endless(Exception):
-    """A list or an array in guest memory has no end."""
+class ListTooLong(Exception):
+    """A list or an array in guest memory has more than `LIST` entries; most likely it is a loop."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: more than {LIST} entries")
 
 
 def check_room(objects: Sized) -> None:
-    """Raises MemoryError if there are as many of a kind as there may be."""
+    """Raise MemoryError if there are already `OBJECTS` objects of a kind."""
     if len(objects) >= OBJECTS:
         raise MemoryError("too many objects")

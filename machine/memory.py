@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine's RAM and the page tables in it.
 
-The page tables are the only truth about what is mapped where: the emulated CPU walks them, and so
-does this module (with a cache of its own, which every change of a mapping empties).
-The address space is Linux's, Documentation/x86/x86_64/mm.rst.
+The page tables alone decide what is mapped where. The emulated CPU walks them, and so does this
+module; its cache of translations is emptied by every change of a mapping. The address space is
+that of Linux, Documentation/arch/x86/x86_64/mm.rst.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ MODULES_VADDR, MODULES_END = 0xFFFFFFFFA0000000, 0xFFFFFFFFFF000000
 PRESENT, WRITE, LARGE, NX = 1, 2, 0x80, 1 << 63
 _FRAME = 0x000FFFFFFFFFF000
 _FIRST_PAGE = 0x120000
-"""Below 0x100000 a PC has holes. unicorn's TLB has one place for all pages whose numbers have the same last
-six bits, which the data of a small kernel and the first slabs shall not share."""
+"""The first physical address to allocate. A PC has holes below 0x100000. The distance to it keeps
+the first slabs and the data of a small kernel in different places of unicorn's TLB, which has one
+place for all pages whose numbers have the same low six bits."""
 _ENTRY = struct.Struct("<Q")
-_ZEROING_PAYS = 1 << 20  # bytes from which on the host clears pages better than a copy of zeroes
+_MADVISE_MIN = 1 << 20  # bytes from which on madvise() clears pages faster than a copy of zeroes
 
 
 class PageFault(Exception):
-    """An address with no mapping was used from Python. ``address`` is the first such byte."""
+    """Python accessed an unmapped address. ``address`` is that of the first unmapped byte."""
 
     def __init__(self, address: int) -> None:
         super().__init__(f"no page at {address:#018x}")
@@ -40,15 +41,15 @@ class PageFault(Exception):
 
 
 def is_canonical(address: int) -> bool:
-    """Whether the processor takes an address at all: bits 63 to 47 are the same."""
+    """Return whether an address is canonical: its bits 63 to 47 are equal."""
     return (address + (1 << 47)) & ((1 << 64) - 1) < 1 << 48
 
 
 class Memory:
     """RAM of ``size`` bytes and one kernel address space over it.
 
-    ``read`` and ``write`` take virtual addresses and are not bound by page protection: they are the
-    hand of the kernel service that knows what it does. Guest code is bound by it.
+    `read` and `write` take virtual addresses and ignore page protection, as kernel services need
+    to write to read-only memory. Guest code cannot.
     """
 
     def __init__(self, size: int) -> None:
@@ -64,26 +65,28 @@ class Memory:
 
     @property
     def free_bytes(self) -> int:
-        """RAM that nothing uses, in bytes."""
+        """The size of the free RAM in bytes."""
         return self._pages.available
 
     def alloc_pages(self, size: int, align: int = PAGE_SIZE) -> int:
-        """Take physically contiguous zeroed pages of ``size`` bytes in all; returns the physical
-        address. Raises MemoryError when there are none."""
+        """Allocate zeroed, physically contiguous pages for ``size`` bytes.
+
+        Return the physical address, a multiple of ``align``. Raise MemoryError.
+        """
         size = page_align(size)
         paddr = self._pages.alloc(size, align)
-        if size >= _ZEROING_PAYS:
+        if size >= _MADVISE_MIN:
             self.ram.madvise(mmap.MADV_DONTNEED, paddr, size)
         else:
             self.ram[paddr : paddr + size] = bytes(size)
         return paddr
 
     def reserve(self, paddr: int, size: int) -> None:
-        """Keep a range of physical memory from ever being handed out (for the kernel image)."""
+        """Allocate the physical pages at ``paddr``, for the kernel image. Raise MemoryError."""
         self._pages.reserve(paddr, page_align(size))
 
     def free_pages(self, paddr: int, size: int) -> None:
-        """Give physical pages back."""
+        """Free physical pages."""
         self._pages.free(paddr, page_align(size))
 
     # -- page tables ------------------------------------------------------------------------------
@@ -94,9 +97,12 @@ class Memory:
         return paddr
 
     def _slot(self, vaddr: int, level: int, create: bool) -> int | None:
-        """Physical address of the entry for ``vaddr`` at ``level`` (1: 4 KiB, 2: 2 MiB pages).
+        """Return the physical address of the page-table entry for ``vaddr`` at ``level``.
 
-        The tables are in RAM, where guest code may have spoilt them: one outside of it is none."""
+        Level 1 has 4 KiB pages, level 2 has 2 MiB pages. Without ``create``, return None if a table
+        on the way is missing. Guest code may have overwritten the tables, so one that is outside of
+        the RAM counts as missing.
+        """
         table = self.cr3
         for at in (4, 3, 2, 1):
             slot = table + ((vaddr >> (12 + 9 * (at - 1))) & 511) * 8
@@ -113,10 +119,10 @@ class Memory:
                 entry = self._alloc_table() | PRESENT | WRITE
                 _ENTRY.pack_into(self.ram, slot, entry)
             table = entry & _FRAME
-        raise AssertionError("level is 1 or 2")
+        raise AssertionError(f"there is no level {level}")
 
     def _split(self, slot: int, entry: int) -> int:
-        """Turn one 2 MiB page into 512 of 4 KiB with the same protection."""
+        """Replace a 2 MiB page by 512 pages of 4 KiB with the same protection."""
         table = self._alloc_table()
         first, bits = entry & _FRAME & ~(LARGE_PAGE - 1), entry & (NX | WRITE | PRESENT)
         for i in range(512):
@@ -134,7 +140,10 @@ class Memory:
         writable: bool = False,
         executable: bool = False,
     ) -> None:
-        """Map ``size`` bytes (rounded up to pages) at ``vaddr`` to physical ``paddr``."""
+        """Map ``size`` bytes, rounded up to pages, at ``vaddr`` to the physical address ``paddr``.
+
+        Raise MemoryError if there is no memory for a page table.
+        """
         bits = PRESENT | (WRITE if writable else 0) | (0 if executable else NX)
         end = vaddr + page_align(size)
         while vaddr < end:
@@ -147,7 +156,7 @@ class Memory:
         self._changed()
 
     def unmap(self, vaddr: int, size: int) -> None:
-        """Take 4 KiB mappings away; where there are none, nothing happens."""
+        """Remove 4 KiB mappings. Unmapped pages are left alone."""
         for page in range(vaddr, vaddr + page_align(size), PAGE_SIZE):
             slot = self._slot(page, 1, create=False)
             if slot is not None:
@@ -155,7 +164,7 @@ class Memory:
         self._changed()
 
     def protect(self, vaddr: int, size: int, *, writable: bool, executable: bool) -> None:
-        """Change the protection of mapped pages (``set_memory_ro`` and its kin)."""
+        """Change the protection of mapped pages (``set_memory_ro`` etc.). Raise PageFault."""
         first = vaddr & -PAGE_SIZE
         for page in range(first, page_align(vaddr + size), PAGE_SIZE):
             self.map(
@@ -167,8 +176,10 @@ class Memory:
         self.flush_tlb()
 
     def walk(self, vaddr: int) -> list[int]:
-        """The entries of the page tables on the way to ``vaddr``, the top level's first: as many as
-        there are."""
+        """Return the page-table entries for ``vaddr``, from the top level down.
+
+        The last one maps a page, or is not present.
+        """
         found: list[int] = []
         for level in (4, 3, 2, 1):
             slot = self._slot(vaddr, level, create=False)
@@ -179,7 +190,7 @@ class Memory:
         return found
 
     def entry(self, vaddr: int) -> int:
-        """The page-table entry that maps ``vaddr`` (0: none): frame and protection bits."""
+        """Return the page-table entry that maps ``vaddr``, or 0."""
         if not is_canonical(vaddr):
             return 0
         for level in (2, 1):
@@ -193,7 +204,7 @@ class Memory:
         return 0
 
     def translate(self, vaddr: int) -> int:
-        """The physical address behind ``vaddr``. Raises PageFault."""
+        """Return the physical address of ``vaddr``. Raise PageFault."""
         page = vaddr >> 12
         frame = self._frames.get(page)
         if frame is None:
@@ -203,7 +214,7 @@ class Memory:
             frame = entry & _FRAME
             if entry & LARGE:
                 frame = (frame & ~(LARGE_PAGE - 1)) | (vaddr & (LARGE_PAGE - 1) & -PAGE_SIZE)
-            if frame >= self.size:  # guest code wrote the entry
+            if frame >= self.size:  # guest code overwrote the entry
                 raise PageFault(vaddr)
             self._frames[page] = frame
         return frame | (vaddr & (PAGE_SIZE - 1))
@@ -211,7 +222,7 @@ class Memory:
     # -- access -----------------------------------------------------------------------------------
 
     def read(self, vaddr: int, size: int) -> bytes:
-        """``size`` bytes at a virtual address. Raises PageFault."""
+        """Return ``size`` bytes from a virtual address. Raise PageFault."""
         paddr = self.translate(vaddr)
         room = PAGE_SIZE - (vaddr & (PAGE_SIZE - 1))
         if size <= room:
@@ -224,8 +235,10 @@ class Memory:
         return b"".join(parts)
 
     def write(self, vaddr: int, data: bytes) -> None:
-        """Store ``data`` at a virtual address. Raises PageFault, before anything is written in the
-        page that is missing."""
+        """Store ``data`` at a virtual address.
+
+        Raise PageFault at the first unmapped page; the pages before it are written.
+        """
         done, size = 0, len(data)
         paddr = self.translate(vaddr) if size else 0
         if size <= PAGE_SIZE - (vaddr & (PAGE_SIZE - 1)):
@@ -240,5 +253,5 @@ class Memory:
 
 
 def page_align(size: int) -> int:
-    """``size`` rounded up to whole pages."""
+    """Return ``size`` rounded up to whole pages."""
     return (size + PAGE_SIZE - 1) & -PAGE_SIZE

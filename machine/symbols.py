@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's symbol table, with the semantics of kernel/kallsyms.c and kernel/module/kallsyms.c.
 
-The image's symbols are ordered by address, a module's as its own symbol table has them, and modules
-by their age, the newest first. These orders decide which of several symbols of one name a lookup
-finds, and what a ``sympos`` counts.
+The symbols of the image are in the order of addresses, those of a module in the order of its
+symbol table, and the modules from newest to oldest. These orders decide which of several symbols
+of one name a lookup finds, and how ``sympos`` counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_LOOKED_UP = 4096
 
 
 class Region(NamedTuple):
-    """Memory that a module occupies (``struct module_layout``), its text first. In bytes."""
+    """A part of a module's memory (``struct module_layout``), text first. Sizes are in bytes."""
 
     base: int
     size: int
@@ -31,8 +31,11 @@ class Region(NamedTuple):
 
 
 class Location(NamedTuple):
-    """What an address belongs to. ``symbol.size`` reaches to the next symbol: kallsyms does not
-    know where a symbol ends."""
+    """The symbol that an address belongs to.
+
+    ``symbol.size`` is the distance to the next symbol, as kallsyms does not know where a symbol
+    ends. ``module`` is None for vmlinux.
+    """
 
     symbol: Symbol
     offset: int
@@ -49,7 +52,7 @@ class _Index:
 
     @cached_property
     def _by_name(self) -> tuple[dict[str, Symbol], dict[str, list[Symbol]]]:
-        """The first of each name, and all of those names that several have."""
+        """The first symbol of each name; all symbols of the names that several symbols have."""
         first: dict[str, Symbol] = {}
         several: dict[str, list[Symbol]] = {}
         for symbol in self.symbols:
@@ -62,16 +65,18 @@ class _Index:
         return first, several
 
     def first(self, name: str) -> Symbol | None:
+        """Return the first symbol of a name that is not imported, or None."""
         symbol = self._by_name[0].get(name)
         return None if symbol is None or symbol.kind == "U" else symbol
 
     def all(self, name: str) -> list[Symbol]:
+        """Return all symbols of a name that are not imported."""
         symbol = self.first(name)
         return self._by_name[1].get(name, [symbol] if symbol is not None else [])
 
     @cached_property
     def _by_address(self) -> tuple[list[int], list[Symbol]]:
-        """Of the symbols at one address, only the first."""
+        """The addresses in order, and the first symbol at each."""
         found: dict[int, Symbol] = {}
         for symbol in self.symbols:
             found.setdefault(symbol[1], symbol)
@@ -79,7 +84,7 @@ class _Index:
         return addresses, [found[address] for address in addresses]
 
     def around(self, address: int) -> tuple[Symbol, int | None] | None:
-        """The symbol at or before an address, and the address of the next one."""
+        """Return the symbol at or before an address, and the address of the next one."""
         addresses, symbols = self._by_address
         at = bisect_right(addresses, address)
         if not at:
@@ -95,7 +100,7 @@ class _Image(_Index):
 
     @cached_property
     def _bounds(self) -> tuple[int, int]:
-        """``_stext`` to ``_end``; of an image without these, all that has a symbol."""
+        """``_stext`` and ``_end``; in an image without these, the bounds of all symbols."""
         if not self.symbols:
             return 0, 0
         start, end, last = self.first("_stext"), self.first("_end"), self.symbols[-1]
@@ -105,7 +110,7 @@ class _Image(_Index):
         )
 
     def locate(self, address: int) -> Location | None:
-        """As ``get_symbol_pos``."""
+        """Return the location of an address, or None (``get_symbol_pos``)."""
         start, end = self._bounds
         found = self.around(address) if start <= address < end else None
         if found is None:
@@ -133,7 +138,7 @@ class _Module(_Index):
         return (Region(start, size, size),)
 
     def locate(self, address: int, name: str) -> Location | None:
-        """As ``find_kallsyms_symbol``."""
+        """Return the location of an address in the module, or None (``find_kallsyms_symbol``)."""
         for region in self._spans:
             if region.base <= address < region.base + region.size:
                 break
@@ -146,7 +151,7 @@ class _Module(_Index):
         end = region.base + region.text_size
         if following is not None and following < end:
             end = following
-        # For data, which lies behind the text, the kernel's subtraction wraps around.
+        # For data, which is behind the text, the kernel's subtraction wraps around.
         size = (end - symbol.addr) & _U64
         return Location(symbol._replace(size=size), address - symbol.addr, name)
 
@@ -154,17 +159,17 @@ class _Module(_Index):
 class SymbolTable:
     """The symbols of the image and of the loaded modules.
 
-    A symbol of kind ``U`` (in the table of a module that imports it) is listed and never found.
+    A symbol of kind ``U``, imported by a module, is listed but never found by a lookup.
     """
 
     def __init__(self) -> None:
         self._image = _Image(())
         self._modules: dict[str, _Module] = {}
         self._generated: list[Symbol] = []
-        self._looked_up: dict[int, Location | None] = {}  # the same few callers allocate and wait
+        self._looked_up: dict[int, Location | None] = {}  # a cache: a few addresses come often
 
     def add_image(self, symbols: Iterable[Symbol]) -> None:
-        """Set the symbols of vmlinux; those at one address in the order in which they count."""
+        """Set the symbols of vmlinux. Those at one address keep their order."""
         self._image = _Image(symbols)
         self._looked_up.clear()
 
@@ -177,25 +182,27 @@ class SymbolTable:
     ) -> None:
         """Set the symbols of a module, in the order of its symbol table.
 
-        A module that is already there keeps its place: that is how the symbols of its init part go
-        (``do_init_module`` changes to ``core_kallsyms``). Without ``regions`` the module reaches
-        from its first symbol to its last. ``build_id`` is hexadecimal.
+        The symbols of a module that is already there are replaced, as in ``do_init_module``, which
+        drops those of the init part. Without ``regions`` the module extends from its first symbol
+        to its last. ``build_id`` is hexadecimal.
         """
         self._modules[name] = _Module(tuple(symbols), tuple(regions), build_id)
         self._looked_up.clear()
 
     def add_generated(self, symbol: Symbol) -> None:
-        """Name code that no file has: it is found by its address, and is in no list."""
+        """Add a symbol for generated code. It is found by address only, and not listed."""
         self._generated.append(symbol)
 
     def remove_module(self, name: str) -> None:
-        """Forget a module. Raises KeyError when it is not there."""
+        """Remove the symbols of a module. Raise KeyError if there are none."""
         del self._modules[name]
         self._looked_up.clear()
 
     def __iter__(self) -> Iterator[tuple[Symbol, str | None]]:
-        """Every symbol and its module, in the order of /proc/kallsyms, which leaves out those
-        without a name."""
+        """Yield every symbol with its module, in the order of /proc/kallsyms.
+
+        As there, symbols of modules that have no name are left out.
+        """
         for symbol in self._image.symbols:
             yield symbol, None
         for name, module in reversed(self._modules.items()):
@@ -204,9 +211,10 @@ class SymbolTable:
                     yield symbol, name
 
     def lookup(self, name: str, module: str | None = None) -> int | None:
-        """The address of a symbol: ``kallsyms_lookup_name``, but None when there is none.
+        """Return the address of a symbol, or None (``kallsyms_lookup_name``).
 
-        vmlinux comes first, then modules; ``module:name`` and ``module`` look in that one only.
+        vmlinux is searched first, then the modules. With ``module``, or a name like
+        ``module:name``, only that module is searched.
         """
         if not name:
             return None
@@ -227,16 +235,19 @@ class SymbolTable:
         return symbol.addr or None if symbol is not None else None
 
     def all_named(self, name: str, objname: str | None = None) -> list[int]:
-        """The addresses that ``klp_find_object_symbol`` counts: ``sympos`` n is element n - 1.
+        """Return the addresses of all symbols of a name, as ``klp_find_object_symbol`` counts them.
 
-        ``objname`` is a module, or None for vmlinux. vmlinux is in the order of addresses, a module
-        in the order of its symbol table.
+        ``sympos`` n means element n - 1. ``objname`` is a module, or None for vmlinux. vmlinux is
+        in the order of addresses, a module in the order of its symbol table.
         """
         index = self._image if objname is None else self._modules.get(objname)
         return [symbol.addr for symbol in index.all(name)] if index is not None else []
 
     def lookup_address(self, address: int) -> Location | None:
-        """What an address belongs to: ``kallsyms_lookup``. None outside vmlinux and modules."""
+        """Return the location of an address (``kallsyms_lookup``).
+
+        Return None outside of vmlinux, modules and generated code.
+        """
         if address not in self._looked_up:
             if len(self._looked_up) >= _MAX_LOOKED_UP:
                 self._looked_up.clear()
@@ -256,26 +267,29 @@ class SymbolTable:
                 return Location(symbol, address - symbol.addr, None)
         return None
 
-    # -- text: what %pS and its kin print ---------------------------------------------------------
+    # -- the text of %pS, %ps, %pB ----------------------------------------------------------------
 
     def sprint_symbol(self, address: int) -> str:
-        """``name+0x10/0x20 [module]``, or the address in hexadecimal (%pS)."""
+        """Return ``name+0x10/0x20 [module]``, or the address in hexadecimal (%pS)."""
         return self._sprint(address, 0, True, False)
 
     def sprint_symbol_no_offset(self, address: int) -> str:
-        """``name [module]`` (%ps)."""
+        """Return ``name [module]``, or the address in hexadecimal (%ps)."""
         return self._sprint(address, 0, False, False)
 
     def sprint_symbol_build_id(self, address: int) -> str:
-        """As `sprint_symbol`, with ``[module build-id]`` (%pSb)."""
+        """Like `sprint_symbol`, with ``[module build-id]`` (%pSb)."""
         return self._sprint(address, 0, True, True)
 
     def sprint_backtrace(self, address: int) -> str:
-        """For a return address: looks before it, as the call may be a function's end (%pB)."""
+        """Like `sprint_symbol`, for a return address (%pB).
+
+        The byte before it is looked up, as the call may be at the end of its function.
+        """
         return self._sprint(address, -1, True, False)
 
     def sprint_backtrace_build_id(self, address: int) -> str:
-        """As `sprint_backtrace`, with ``[module build-id]`` (%pBb)."""
+        """Like `sprint_backtrace`, with ``[module build-id]`` (%pBb)."""
         return self._sprint(address, -1, True, True)
 
     def _sprint(self, address: int, skew: int, with_offset: bool, with_build_id: bool) -> str:
@@ -293,8 +307,11 @@ class SymbolTable:
 
 
 def in_kallsyms_order(symbols: Iterable[Symbol]) -> list[Symbol]:
-    """Symbols as scripts/kallsyms.c sorts those of an image: by address; at one address weak ones
-    and the linker script's come last, and names with fewer leading underscores come first."""
+    """Return symbols in the order of scripts/kallsyms.c.
+
+    This is the order of addresses. At one address, weak symbols and those of the linker script come
+    last, and names with fewer leading underscores come first.
+    """
 
     def rank(symbol: Symbol) -> tuple[int, bool, bool, int]:
         name = symbol.name
@@ -315,8 +332,10 @@ def _is_linker_script(name: str) -> bool:
 
 
 def _is_shown(name: str) -> bool:
-    """Whether a lookup by address may find this name: not the assembler's own
-    (``is_arm_mapping_symbol``)."""
+    """Return whether a lookup by address may find this name.
+
+    It does not find local symbols of the assembler (``is_arm_mapping_symbol``).
+    """
     if not name or name.startswith(".L"):
         return False
     return not (name[0] == "$" and name[1:2] in tuple("axtd") and name[2:3] in ("", "."))

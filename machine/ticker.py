@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine's timer chip: it ends a time slice that guest code does not end by itself.
+"""The machine's timer chip, which ends the time slices of guest code.
 
-A thread, since nothing else can reach into a running emulator. It touches nothing but the
-``interrupt`` it is given, and sleeps while no guest code runs.
+It is a thread, as nothing else can interrupt a running emulator. It only calls the ``interrupt``
+that it is given, and sleeps while no guest code runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 class Ticker:
-    """Calls ``interrupt`` when a slice is ``period`` seconds old, and again until it ends."""
+    """Calls ``interrupt`` every ``period`` seconds from the start of a slice until its end."""
 
     def __init__(self, period: float, interrupt: Callable[[], object]) -> None:
         self.period = period
@@ -25,7 +25,7 @@ class Ticker:
         self._thread: threading.Thread | None = None
 
     def start_slice(self) -> None:
-        """Guest code is about to run."""
+        """Start the timer, before guest code runs."""
         self._slice_started = self._last_used = time.monotonic()
         if not self._wake.is_set():
             self._wake.set()
@@ -34,7 +34,7 @@ class Ticker:
                 self._thread.start()
 
     def end_slice(self) -> None:
-        """Guest code has stopped."""
+        """Stop the timer, after guest code has run."""
         self._slice_started = 0.0
 
     def close(self) -> None:
@@ -53,8 +53,8 @@ class Ticker:
                 left = self.period
             elif not started and now - self._last_used > 20 * self.period:
                 self._wake.clear()
-                # A slice that began, or an end that came, between the look above and the line before
-                # this one would wait for ever: look again.
+                # A slice that started, or a close(), just before the line above would be missed:
+                # check again.
                 if not self._slice_started and not self._closed:
                     self._wake.wait()
                 continue

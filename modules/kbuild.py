@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The module build: C sources in, real relocatable ``.ko`` files out.
+"""The module build, from C sources to relocatable ``.ko`` files.
 
-The steps are Kbuild's (scripts/Makefile.build, Makefile.modpost, Makefile.modfinal): compile each
-source, look at the objects, compile the ``struct module`` that follows from them, link. Everything
-between happens in a temporary directory, and the result depends on nothing but the sources, the headers,
-the options and the compiler: no path and no date is in it.
+The steps are those of Kbuild (scripts/Makefile.build, Makefile.modpost, Makefile.modfinal):
+compile each source, read the objects, compile the ``struct module`` that follows from them, link.
+Intermediate files are in a temporary directory. The result depends only on the sources, headers,
+options and compiler: it has no paths and no dates in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from klpfs.modules import modpost
 
 _HERE = Path(__file__).resolve().parent
 INCLUDE = _HERE / "include"
-"""The headers of the embedded kernel, which modules are compiled against."""
+"""The headers of the embedded kernel, for modules and for the kernel itself."""
 _LINKER_SCRIPT = _HERE / "module.lds"
 _JOBS = 2
 
@@ -38,9 +38,9 @@ def _string(header: str) -> str:
 
 
 RELEASE = _string("generated/utsrelease.h")
-"""What ``uname -r`` says, UTS_RELEASE."""
+"""The release of the embedded kernel, as ``uname -r`` prints it (UTS_RELEASE)."""
 VERMAGIC = RELEASE + _string("linux/vermagic.h")
-"""What a module must say to be loaded without force, VERMAGIC_STRING."""
+"""The vermagic that a module must have to be loaded without force (VERMAGIC_STRING)."""
 
 CFLAGS = (
     "-nostdinc",
@@ -54,7 +54,7 @@ CFLAGS = (
     "-fno-pic", "-fno-pie", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls",
     "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
     "-fno-strict-aliasing", "-fno-strict-overflow", "-fno-delete-null-pointer-checks", "-fno-common",
-    # memset() must not be made into a call of itself
+    # else gcc would turn the loop of memset() into a call of memset()
     "-fno-tree-loop-distribute-patterns",
     "-pg", "-mfentry", "-mrecord-mcount",
     "-Wall", "-Wundef", "-Wno-trigraphs", "-Wno-sign-compare", "-Wno-pointer-sign",
@@ -63,17 +63,17 @@ CFLAGS = (
     "-Werror=implicit-function-declaration", "-Werror=implicit-int", "-Werror=return-type",
     "-Werror=strict-prototypes", "-Werror=incompatible-pointer-types", "-Werror=date-time",
 )  # fmt: skip
-"""How modules and the embedded kernel are compiled, so that both mean the same by every struct."""
+"""The compiler options for modules and for the embedded kernel, so that their structs agree."""
 
-OnLine = Callable[[str], None]
+LineCallback = Callable[[str], None]
 
 
 class CompileError(Exception):
-    """The sources do not make a module. The text is the tools' own output, unchanged."""
+    """The sources cannot be built. The text is the output of the tools, unchanged."""
 
 
 class ToolchainError(Exception):
-    """There is no compiler that can build for the kernel; the text says what to do about it."""
+    """There is no usable compiler. The text says what the user can do about it."""
 
 
 class _Module(NamedTuple):
@@ -83,9 +83,9 @@ class _Module(NamedTuple):
 
 
 def compiler() -> tuple[str, ...]:
-    """The command that runs the compiler: ``$CC``, or gcc.
+    """Return the command that runs the compiler: ``$CC``, or gcc.
 
-    Raises ToolchainError. It is tried out once only.
+    Each command is tested once. Raise ToolchainError if it cannot build for the kernel.
     """
     command = tuple(shlex.split(os.environ.get("CC", ""))) or ("gcc",)
     _probe(command)
@@ -110,11 +110,11 @@ def _probe(command: tuple[str, ...]) -> None:
         return
     if "mfentry" in tried.stderr or "mrecord-mcount" in tried.stderr:
         raise ToolchainError(
-            f"The C compiler {command[0]!r} does not support -mfentry with -mrecord-mcount, without "
-            "which no function can be patched: install gcc 5 or newer for x86-64 and name it in $CC."
+            f"The C compiler {command[0]!r} does not support -mfentry with -mrecord-mcount, which "
+            "live patching needs: install gcc 5 or newer for x86-64 and name it in $CC."
         )
     raise ToolchainError(
-        f"The C compiler {command[0]!r} does not work: {tried.stderr.strip() or 'it says nothing'}"
+        f"The C compiler {command[0]!r} does not work: {tried.stderr.strip() or 'no error message'}"
     )
 
 
@@ -126,25 +126,34 @@ def build(
     extra_cflags: Sequence[str] = (),
     debug: bool = False,
     abi: str = abis.LATEST,
-    on_step: OnLine | None = None,
-    on_message: OnLine | None = None,
+    on_step: LineCallback | None = None,
+    on_message: LineCallback | None = None,
 ) -> list[Path]:
-    """Build a module of each of ``sources``; returns the ``.ko`` files, in the same order.
+    """Build a module from each of ``sources``; return the paths of the ``.ko`` files in order.
 
-    They are put into ``output``, or else each next to its source. ``defines`` are macros (None: with
-    no value), ``debug`` adds debug information, ``abi`` is the API of live patching, a name of
-    `klpfs.modules.abi`. ``on_step`` is told what is about to be done, as Kbuild prints it, and ``on_message``
-    the compiler's warnings (else they go to stderr).
+    The files are written to the directory ``output``, by default each next to its source.
+    ``defines`` are macros by name, None for one without a value. ``debug`` adds debug information.
+    ``abi`` is the name of a livepatch API in `klpfs.modules.abi`. ``on_step`` is called with each
+    step, in the format of Kbuild, and ``on_message`` with the warnings of the compiler, which by
+    default go to stderr.
 
-    Modules built together know each other's exports: that is what ``depends=`` comes from.
-    If one fails, none is written. Raises CompileError, ToolchainError, ValueError for a name that is
-    no C source or that comes twice, and OSError if the result cannot be written.
+    The modules can use each other's exports, which ``depends=`` in their modinfo records. If one
+    fails, none is written. Raise CompileError, ToolchainError, ValueError for a source that is not
+    a C file or for two modules of one name, OSError if the result cannot be written.
     """
     modules = [
         _Module(source.stem, (source,), output if output is not None else source.parent)
         for source in map(Path, sources)
     ]
-    return _build(modules, defines or {}, extra_cflags, debug, abi, on_step, on_message)
+    return _build(
+        modules,
+        defines=defines or {},
+        extra_cflags=extra_cflags,
+        debug=debug,
+        abi=abi,
+        on_step=on_step,
+        on_message=on_message,
+    )
 
 
 def build_module(
@@ -156,26 +165,35 @@ def build_module(
     extra_cflags: Sequence[str] = (),
     debug: bool = False,
     abi: str = abis.LATEST,
-    on_step: OnLine | None = None,
-    on_message: OnLine | None = None,
+    on_step: LineCallback | None = None,
+    on_message: LineCallback | None = None,
 ) -> Path:
-    """Build one module ``name`` of several sources, as ``name-objs`` does in a Makefile.
+    """Build the module ``name`` from several sources, as ``name-objs`` does in a Makefile.
 
-    Otherwise as `build`.
+    The other parameters and the exceptions are those of `build`.
     """
     modules = [_Module(name, tuple(map(Path, sources)), output)]
-    [result] = _build(modules, defines or {}, extra_cflags, debug, abi, on_step, on_message)
+    [result] = _build(
+        modules,
+        defines=defines or {},
+        extra_cflags=extra_cflags,
+        debug=debug,
+        abi=abi,
+        on_step=on_step,
+        on_message=on_message,
+    )
     return result
 
 
 def _build(
     modules: Sequence[_Module],
+    *,
     defines: Mapping[str, str | None],
     extra_cflags: Sequence[str],
     debug: bool,
     abi: str,
-    on_step: OnLine | None,
-    on_message: OnLine | None,
+    on_step: LineCallback | None,
+    on_message: LineCallback | None,
 ) -> list[Path]:
     _check_names(modules)
     cc = (*compiler(), *abis.cflags(abi))
@@ -200,7 +218,7 @@ def _build(
             for module in modules
             if parts[module.name] != [objects[module.name]]
         )  # fmt: skip
-        steps.say("MODPOST")
+        steps.report("MODPOST")
         read = [modpost.read(name, path) for name, path in objects.items()]
         if problems := modpost.problems(read):
             raise CompileError("\n".join(problems) + "\n")
@@ -221,22 +239,25 @@ def _build(
 
 
 class _Steps:
-    """Runs the commands of a step, two at a time, and tells of them in their order."""
+    """Runs the commands of a step, two at a time, and reports them in order."""
 
-    def __init__(self, work: Path, say: OnLine, warn: OnLine) -> None:
+    def __init__(self, work: Path, report: LineCallback, warn: LineCallback) -> None:
         self._environment = {**os.environ, "TMPDIR": str(work)}
-        for name in ("CPATH", "C_INCLUDE_PATH"):  # gcc heeds them even with -nostdinc
+        for name in ("CPATH", "C_INCLUDE_PATH"):  # gcc uses them even with -nostdinc
             self._environment.pop(name, None)
-        self.say = say
+        self.report = report
         self._warn = warn
 
     def run(self, commands: Iterable[tuple[str, list[str]]]) -> None:
-        """Run them all, also after one has failed, so that the user sees every error at once."""
+        """Run all commands, even after one has failed, so that the user sees every error.
+
+        Raise CompileError with the output of those that failed.
+        """
         failed = []
         with ThreadPoolExecutor(_JOBS) as pool:
             running = [(line, pool.submit(self._run, command)) for line, command in commands]
             for line, result in running:
-                self.say(line)
+                self.report(line)
                 status, text = result.result()
                 if status:
                     failed.append(text or f"{line}: exit status {status}\n")
@@ -263,7 +284,7 @@ def _compile(
         *cc, *CFLAGS,
         "-DMODULE", f'-DKBUILD_BASENAME="{basename}"', f'-DKBUILD_MODNAME="{modname}"',
         f"-D__KBUILD_MODNAME=kmod_{modname}",
-        # the last that matches counts
+        # gcc uses the last one that matches
         f"-ffile-prefix-map={Path.cwd()}=.",
         f"-ffile-prefix-map={source.parent}/=",
         *flags,
@@ -272,7 +293,7 @@ def _compile(
 
 
 def _parts(module: _Module, work: Path) -> list[Path]:
-    """The objects of its sources; the only one of a module of one source is the module's own."""
+    """Return the objects of a module's sources. With one source, it is the module's own object."""
     if len(module.sources) == 1:
         return [work / f"{module.name}.o"]
     directory = work / f"{module.name}.parts"
@@ -287,15 +308,15 @@ def _check_names(modules: Sequence[_Module]) -> None:
             if source.suffix != ".c":
                 raise ValueError(f"{source}: not a C source file")
         if modpost.modname(module.name) in seen:
-            raise ValueError(f"two modules of the name {modpost.modname(module.name)}")
+            raise ValueError(f"two modules are named {modpost.modname(module.name)}")
         seen.add(modpost.modname(module.name))
         stems = [source.stem for source in module.sources]
         if len(set(stems)) != len(stems):
-            raise ValueError(f"two sources of one name in module {module.name}")
+            raise ValueError(f"two sources of module {module.name} have the same name")
 
 
 def _install(built: Path, directory: Path) -> Path:
-    """Put it in its place at once: whoever looks sees the old file or the new one."""
+    """Move a built module to ``directory`` atomically; return its path. Raise OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / built.name
     fresh = directory / f".{built.name}.{os.getpid()}"

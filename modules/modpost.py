@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel's modpost does with the compiled modules before their last link.
+"""The step between the compilation and the last link of modules: scripts/mod/modpost.c.
 
-It reads each module's object for what it defines, needs and says about itself, and writes the second
-source of the module: its ``struct module`` and the module information that the build knows.
-Follows scripts/mod/modpost.c.
+It reads the symbols and the modinfo of each module's object, and writes the second source of the
+module: its ``struct module`` and the modinfo that the build adds.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ _EXPORT = "__ksymtab_"
 
 
 class Object(NamedTuple):
-    """A module's object file, as far as modpost looks into it. The names are in symbol table order."""
+    """The object file of a module. Symbols are in the order of the symbol table."""
 
     name: str
-    """Of the module's file, without a suffix."""
+    """The name of the module's file without the suffix."""
     defined: frozenset[str]
     undefined: tuple[str, ...]
     exported: frozenset[str]
@@ -27,24 +26,24 @@ class Object(NamedTuple):
 
     @property
     def modname(self) -> str:
-        """KBUILD_MODNAME: the name that the module has in the kernel."""
+        """The name of the module in the kernel (KBUILD_MODNAME)."""
         return modname(self.name)
 
 
 def modname(name: str) -> str:
-    """The module's name in the kernel, from that of its file without the suffix."""
+    """Return the name in the kernel of a module whose file is ``name``.ko (KBUILD_MODNAME)."""
     return name.replace("-", "_").replace(",", "_")
 
 
 def parse_modinfo(section: bytes) -> tuple[tuple[str, str], ...]:
-    """The ``tag=value`` strings of a .modinfo section, in their order."""
+    """Return the ``tag=value`` strings of a .modinfo section, in order."""
     strings = (entry.decode(errors="replace") for entry in section.split(b"\0") if entry)
     return tuple((tag, value) for tag, _, value in (string.partition("=") for string in strings))
 
 
 def read(name: str, path: Path) -> Object:
-    """Read the object file of the module ``name``."""
-    # Here, because whoever wants to know how modules are compiled imports this too.
+    """Read the object file of the module ``name``. Raise OSError."""
+    # Imported on first use: most users of kbuild, which imports this file, build nothing.
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 
@@ -71,7 +70,7 @@ def read(name: str, path: Path) -> Object:
 
 
 def problems(objects: Iterable[Object]) -> list[str]:
-    """What modpost has to say against the modules, a line each."""
+    """Return the errors that modpost reports for modules that are built together, a line each."""
     exporters: dict[str, str] = {}
     lines = []
     for module in objects:
@@ -88,14 +87,14 @@ def problems(objects: Iterable[Object]) -> list[str]:
 
 
 def depends(module: Object, together: Sequence[Object]) -> list[str]:
-    """The modules among those built ``together`` that ``module`` takes symbols from."""
+    """Return the names of the modules in ``together`` whose symbols ``module`` uses."""
     exporters = {symbol: other.modname for other in together for symbol in other.exported}
     needed = (exporters.get(symbol) for symbol in module.undefined)
     return list(dict.fromkeys(name for name in needed if name and name != module.modname))
 
 
 def source(module: Object, together: Sequence[Object]) -> str:
-    """The text of the module's second source file, NAME.mod.c."""
+    """Return the text of NAME.mod.c, the second source file of ``module``."""
     members = [".name = KBUILD_MODNAME,"]
     if "init_module" in module.defined:
         members.append(".init = init_module,")

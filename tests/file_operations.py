@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a program can do to a file, a directory or a link, with a result that two file systems can be
-compared by.
+"""Operations on a file, a directory or a link, whose results are compared between file systems.
 
-`OPERATIONS` has them by name. Each takes a path and returns something comparable; an OSError is a result
-too. None leaves a descriptor open, changes a working directory or makes a new file where sysfs refuses it.
+`OPERATIONS` has them by name. Each takes a path and returns a comparable result; an OSError is a
+result too. None leaves a descriptor open, changes a working directory, or creates a file where sysfs
+refuses it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Operation(NamedTuple):
-    """What to do, and the kinds of objects it makes sense for."""
+    """An operation, and the kinds of objects that it applies to."""
 
     kinds: tuple[str, ...]
     do: Callable[[str], Any]
@@ -58,7 +58,7 @@ def operation(
 
 
 def tried(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call gives, or the name of its errno."""
+    """Return the result of a call, or the name of its errno."""
     try:
         return function(*arguments)
     except OSError as error:
@@ -66,7 +66,7 @@ def tried(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def call(name: str, *arguments: Any) -> int:
-    """A function of the C library that sets errno. Raises OSError."""
+    """Call a function of the C library that sets errno. Raise OSError."""
     result = int(getattr(libc, name)(*arguments))
     if result < 0:
         number = ctypes.get_errno()
@@ -80,7 +80,7 @@ def long(number: int) -> ctypes.c_long:
 
 @contextlib.contextmanager
 def opened(path: str, flags: int | None = None) -> Iterator[int]:
-    """The file, open with ``flags`` or else for as much as one may."""
+    """Open a file with ``flags``, by default for all access that is permitted."""
     descriptor = -1
     for mode in (os.O_RDWR, os.O_WRONLY, os.O_RDONLY) if flags is None else (flags,):
         try:
@@ -300,7 +300,7 @@ BOOLEANS = (b"", b"1", b"1\n", b"0\n", b"1 ", b"1 \n", b" 1", b"1\0", b"1\0junk"
 ZEROS = (b"", b"0", b"0\n", b"0 ", b" 0", b"0\0", b"0\0junk", b"\0", b"\n", b"0\n\n", b"junk\n",
          b"00", b"0x0\n", b"-1\n", b"+0", b"0" * 4095, b"0" * 4096, b"0" * 4097, b"0" * 9000,
          b"z" * 5000)  # fmt: skip
-"""What may be written to any file that wants a number, without something coming of it."""
+"""Values that can be written to any file for a number without an effect."""
 
 for kind, texts in ((READ_WRITE, BOOLEANS), (WRITE_ONLY, ZEROS)):
     for text in texts:
@@ -377,7 +377,7 @@ def splice_from_a_pipe(path: str) -> Any:
 
 @operation(READ_WRITE)
 def write_times(path: str) -> Any:
-    """Writing changes no time, for the contents are not a file's."""
+    """A write changes no times, as the content is not that of a stored file."""
     before = os.stat(path).st_mtime_ns
     write_all((b"1\n",), 0, path)
     return os.stat(path).st_mtime_ns == before
@@ -541,7 +541,7 @@ def record_locks(path: str) -> Any:
 @operation(*FILES, DIRECTORY)
 def lease(path: str) -> Any:
     with opened(path) as it:
-        kinds = (fcntl.F_RDLCK, fcntl.F_UNLCK)  # for F_WRLCK, nobody else may have it open
+        kinds = (fcntl.F_RDLCK, fcntl.F_UNLCK)  # F_WRLCK fails if another process has it open
         return [tried(fcntl.fcntl, it, fcntl.F_SETLEASE, kind) for kind in kinds]
 
 
@@ -572,7 +572,7 @@ def chmod_no_follow(path: str) -> Any:
 
 @operation(*FILES)
 def what_the_mode_then_allows(path: str) -> Any:
-    """An attribute does what its methods do, whatever the mode says; and root needs a bit, too."""
+    """Methods decide what works, whatever the mode is. root needs a mode bit too."""
     results = []
     for mode in (0o000, 0o200, 0o444, 0o666):
         results.append(tried(os.chmod, path, mode))
@@ -698,7 +698,7 @@ def listxattr(path: str) -> Any:
 
 
 def at(name: str, path: str) -> str:
-    """A name beside a file, or in a directory."""
+    """Return a name in the directory of a file, or in a directory."""
     return os.path.join(path if os.path.isdir(path) and not os.path.islink(path)
                         else os.path.dirname(path), name)  # fmt: skip
 
@@ -777,7 +777,7 @@ def read_link(path: str) -> Any:
     target = tried(os.readlink, path)
     if not os.path.islink(path):
         return target
-    # As short as can be: the directory of a link, and what it leads to, have no name in common.
+    # The shortest form: the directory of a link and its target have no name in common.
     here = os.path.dirname(path)
     return target == os.path.relpath(os.path.join(here, target), here), os.path.exists(path)
 
@@ -799,7 +799,7 @@ class Entry(NamedTuple):
 
 
 def entries(descriptor: int, size: int = 4096) -> list[Entry]:
-    """One getdents64(2). Raises OSError."""
+    """Call getdents64(2) once. Raise OSError."""
     buffer = ctypes.create_string_buffer(size)
     end = call("syscall", long(217), long(descriptor), buffer, long(size))
     found, start = [], 0
@@ -823,7 +823,7 @@ def getdents(path: str) -> Any:
     with opened(path, os.O_RDONLY) as it:
         found = listing(it)
         os.lseek(it, 0, os.SEEK_SET)
-        again = listing(it, 64)  # few at a time
+        again = listing(it, 64)  # a few at a time
         names = [entry.name for entry in found]
         details = [os.lstat(os.path.join(path, name)) for name in names]
         return {
@@ -870,7 +870,7 @@ class Watch:
         self.number = call("inotify_add_watch", self.descriptor, os.fsencode(path), self.MASK)
 
     def events(self) -> list[str]:
-        """What has happened since the last time, with the name in a directory."""
+        """Return the events since the last call, each with its name in the directory."""
         found = []
         with contextlib.suppress(BlockingIOError):
             data = os.read(self.descriptor, 65536)

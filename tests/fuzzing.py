@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Broken inputs for everything that reads what others wrote. ``scripts/fuzz`` runs it for long, test_fuzz.py
-for a moment.
+"""Fuzzing of all code that reads foreign data, for scripts/fuzz and test_fuzz.py.
 
-A `Target` knows good inputs and what may come of a bad one; `TARGETS` has all of them by name. An input ends
-in success, or in one of the target's own errors. Anything else that comes out of `Target.try_one` is a fault.
+A `Target` has valid inputs, and the errors that an invalid one may cause; `TARGETS` has them by name.
+Any other exception of `Target.try_one` is a bug.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from klpfs.machine.image.vmlinux import Vmlinux
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.sched.core import TaskExit
-from klpfs.machine.limits import Endless
+from klpfs.machine.limits import ListTooLong
 from klpfs.machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START, PageFault
 
 MEMORY = 32 << 20
 LOCKUP_SECONDS = 30
-"""Virtual time after which a watchdog has ended what can be ended."""
+"""The virtual time in seconds after which the watchdogs have ended every task that they can."""
 
 _EHDR, _SHDR, _SYM, _RELA = 64, 64, 24, 24
 _INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 4095, 4096, 4097, 0x7FFF, 0x8000,
@@ -52,11 +51,11 @@ _INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 4095,
                 0xFFFFFFFF81000000)  # fmt: skip
 
 Regions = Sequence[tuple[int, int]]
-"""Parts of an input, by start and end, where a change matters most."""
+"""The parts of an input, as start and end, where changes have the most effect."""
 
 
 class Mutator:
-    """Makes bad inputs out of good ones, the same for the same seed."""
+    """Makes invalid inputs from valid ones. The seed decides which."""
 
     def __init__(
         self, corpus: Sequence[bytes], regions: Callable[[bytes], Regions], seed: int
@@ -65,7 +64,7 @@ class Mutator:
         self._random = random.Random(seed)
 
     def next(self) -> bytes:
-        """The next input."""
+        """Return the next input."""
         pick = self._random
         original, regions = pick.choice(self._corpus)
         data = bytearray(original)
@@ -82,14 +81,14 @@ class Mutator:
                 data[at] ^= 1 << pick.randrange(8)
             case 1:
                 data[at] = pick.randrange(256)
-            case 2 | 3 | 4:  # a whole number, at a place where one may be
+            case 2 | 3 | 4:  # an integer, at a place where one may be
                 size = pick.choice((2, 4, 8, 8))
                 at &= -size
                 value = pick.choice(_INTERESTING) + pick.choice((0, 0, 0, 1, -1))
                 if pick.random() < 0.3:
                     value = len(data) + pick.randrange(-64, 65)
                 data[at : at + size] = (value % (1 << 8 * size)).to_bytes(size, "little")
-            case 5:  # a piece of it comes somewhere else
+            case 5:  # a piece of it is copied to another place
                 size = pick.choice((8, 24, 64))
                 source = pick.randrange(len(data))
                 data[at : at + size] = data[source : source + size]
@@ -102,26 +101,26 @@ class Mutator:
 
 
 class Target(ABC):
-    """Something that reads what others wrote."""
+    """Code that reads foreign data."""
 
     name = ""
     inputs = 200
-    """How many inputs the tests try."""
+    """The number of inputs in the tests."""
 
     @abstractmethod
     def corpus(self, modules: Sequence[bytes]) -> list[bytes]:
-        """Good inputs; ``modules`` are built modules."""
+        """Return valid inputs, made from built ``modules``."""
 
     def regions(self, data: bytes) -> Regions:
-        """Where to change an input."""
+        """Return the regions of an input to change."""
         return [(0, len(data))]
 
     @abstractmethod
     async def try_one(self, data: bytes) -> bool:
-        """Whether the input was accepted. Raises anything but the target's own errors for a fault."""
+        """Return whether the input is accepted. Any exception is a bug."""
 
     def open(self) -> AbstractAsyncContextManager[None]:
-        """Around all calls of `try_one`."""
+        """Return a context manager for all calls of `try_one`."""
         return _nothing()
 
 
@@ -131,7 +130,7 @@ async def _nothing() -> AsyncIterator[None]:
 
 
 def elf_regions(data: bytes) -> Regions:
-    """The header of an ELF file, its section headers, and each section that the loader looks into."""
+    """Return the ELF header, the section headers, and each section that the loader reads."""
     regions = [(16, _EHDR)] * 2
     shoff, shnum = struct.unpack_from("<40xQ12xH", data)[:2] if len(data) >= _EHDR else (0, 0)
     for i in range(min(shnum, 200)):
@@ -210,7 +209,7 @@ class ModinfoTarget(Target):
 
 
 class Btf(Target):
-    """Types, and everything that can be asked of each."""
+    """The type information: all types, with all of their properties."""
 
     name = "btf"
     inputs = 40
@@ -242,7 +241,7 @@ class Btf(Target):
 
 
 class VmlinuxTarget(Target):
-    """A kernel image: what is unpacked, and its sections."""
+    """A kernel image: the unpacked file and its sections."""
 
     name = "vmlinux"
     inputs = 60
@@ -269,7 +268,7 @@ class VmlinuxTarget(Target):
 
 
 def _bzimage(payload: bytes) -> bytes:
-    """Documentation/x86/boot.rst, as far as anybody looks."""
+    """Return a bzImage with the header fields that are used, Documentation/arch/x86/boot.rst."""
     head = bytearray(2048)
     head[0x1F1] = 3
     head[0x1FE:0x200] = b"\x55\xaa"
@@ -280,7 +279,7 @@ def _bzimage(payload: bytes) -> bytes:
 
 
 class DistributionTarget(Target):
-    """All that is read of a distribution's kernel."""
+    """The image of a distribution's kernel."""
 
     name = "distribution"
     inputs = 60
@@ -319,7 +318,7 @@ class KallsymsTarget(Target):
 
 
 def _kallsyms_tables(names: list[str]) -> bytes:
-    """The tables of scripts/kallsyms.c, every token one character."""
+    """Return the tables of scripts/kallsyms.c, with one character per token."""
     packed, starts = b"", []
     for i, name in enumerate(names):
         if i % 256 == 0:
@@ -353,11 +352,11 @@ def _kallsyms_tables(names: list[str]) -> bytes:
 
 
 class GuestFault(Exception):
-    """A service failed in a way that nobody thought of."""
+    """A service failed with an unexpected exception."""
 
 
 class InKernel(Target):
-    """A target that needs a kernel. One that guest code has had its way with is not used again."""
+    """A target that needs a kernel. A kernel that ran hostile code is not used again."""
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery
@@ -382,10 +381,10 @@ class InKernel(Target):
             self.kernel.close()
             self._power = None
             del self.kernel
-            gc.collect()  # an emulator is large, and part of a circle
+            gc.collect()  # an emulator is large, and part of a reference cycle
 
     async def new_kernel(self) -> None:
-        """Throw the kernel away, and boot another one."""
+        """Boot a new kernel."""
         self._off()
         self.kernel = Kernel(
             embedded.load(), VirtualClock(), memory_size=MEMORY, slice_instructions=20_000
@@ -407,8 +406,10 @@ class InKernel(Target):
         await self.kernel.clock.advance(seconds)
 
     async def as_process(self, work: Callable[[], Any]) -> BaseException | None:
-        """Do ``work`` as a task of the guest, for so long as a watchdog lets it; what it raised. A task
-        that is never done is OSError(ETIME), and then the kernel cannot be used any more."""
+        """Do ``work`` in a task of the guest; return the exception that it raised, or None.
+
+        A task that does not end is OSError(ETIME). Then the kernel cannot be used again.
+        """
         outcome: list[BaseException | None] = []
 
         async def process() -> None:
@@ -432,7 +433,7 @@ class InKernel(Target):
         return outcome[0]
 
     def log(self) -> list[str]:
-        """The lines since the last call; none may be of a service that failed."""
+        """Return the new lines of the log. Raise GuestFault if a service has failed."""
         lines = [record.text for record in self.kernel.printk.records(self._seen)]
         self._seen = self.kernel.printk.next_seq
         for line in lines:
@@ -441,7 +442,7 @@ class InKernel(Target):
         return lines
 
     def state(self) -> Any:
-        """What must be the same before and behind a module that was refused."""
+        """Return the state that a module which is refused must not change."""
         kernel = self.kernel
         owners = Counter(allocation.owner for allocation in kernel.slab.allocations().values())
         return (
@@ -459,7 +460,7 @@ class InKernel(Target):
 
 
 class Module(InKernel):
-    """Loading and unloading through the whole kernel, but for the module's own init and exit."""
+    """Loading and unloading of modules, without their init and exit."""
 
     name = "module"
     inputs = 120
@@ -504,7 +505,7 @@ def _difference(before: Any, after: Any) -> str:
 
 
 def _without_init(data: bytes) -> bytes:
-    """The module with the relocations of its struct module taken away: it has neither init nor exit."""
+    """Return a module without the relocations of its struct module: without init and exit."""
     with suppress(ElfError):
         image = ModuleImage.parse(data)
         for section in image.relocation_sections():
@@ -520,7 +521,7 @@ def _offset(data: bytes, index: int) -> int:
 
 
 class Init(InKernel):
-    """Broken modules whose init runs: anything may happen to the guest, and nothing to us."""
+    """Invalid modules whose init runs. The guest may fail in any way, the host must not."""
 
     name = "init"
     inputs = 15
@@ -549,7 +550,7 @@ class Init(InKernel):
 
 
 class Services(InKernel):
-    """Every function that Python stands in for, called with numbers from nowhere."""
+    """Every service, called with random arguments."""
 
     name = "services"
     inputs = 15
@@ -582,8 +583,10 @@ class Services(InKernel):
                     await kernel.sched.current.call(kernel.computer.symbol(name), *arguments)
 
         error = await self.as_process(call)
-        # A service may have been told to write over a struct that the end of a task needs.
-        if error is not None and not isinstance(error, OSError | TaskExit | PageFault | Endless):
+        # A service may have overwritten a struct that the end of a task needs.
+        if error is not None and not isinstance(
+            error, OSError | TaskExit | PageFault | ListTooLong
+        ):
             raise error
         self.log()
         await self.new_kernel()
@@ -664,9 +667,9 @@ TARGETS: dict[str, type[Target]] = {
         Code,
     )  # fmt: skip
 }
-"""By name; a new reader of somebody else's bytes belongs here."""
+"""All targets by name. New code that reads foreign data is added here."""
 
 
 def modules_of(directory: Path) -> list[bytes]:
-    """The built modules in a directory: what most inputs are made of."""
+    """Return the modules in a directory, from which most inputs are made."""
     return [path.read_bytes() for path in sorted(directory.glob("**/*.ko"))]

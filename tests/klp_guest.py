@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel without a mount for the tests of the livepatch core: in virtual time, with what they do to
-it, what must hold of it at any time, and patches from a few words."""
+"""A kernel without a mount, in virtual time, for the tests of the livepatch core.
+
+`Guest` has the operations of a user and the checks of invariants. `patch_source` writes patches.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ from klpfs.machine.structs import Struct
 U64 = (1 << 64) - 1
 
 Funcs = Mapping[str, int | str]
-"""The functions of an object: what each returns in the new version, or the body of that. ``name,2`` is the
-second of that name."""
+"""The functions of an object: the return value of the new version, or its body. ``name,2`` is the
+second function of that name."""
 
 
 def patch_source(
@@ -40,8 +42,11 @@ def patch_source(
     info: str = "Y",
     consistency: str = "",
 ) -> str:
-    """The source of a patch for these objects (None is vmlinux). ``states``: id and version of each.
-    ``callbacks``: those of the first object; ``head`` has what they and the bodies need."""
+    """Return the source of a patch for objects (None is vmlinux).
+
+    ``states`` are ids and versions. ``callbacks`` are those of the first object. ``head`` is code
+    that they and the bodies need.
+    """
     text, objs = [], []
     for i, (name, funcs) in enumerate(objects.items()):
         entries = []
@@ -85,7 +90,7 @@ MODULE_INFO(livepatch, "{info}");
 
 
 class Call:
-    """A call of a guest function on a task of its own, which may wait in it."""
+    """A call of a guest function in its own task, which may sleep."""
 
     def __init__(self, guest: Guest, function: int, arguments: tuple[int, ...]) -> None:
         self.returned: int | None = None
@@ -104,7 +109,7 @@ def _signed(value: int) -> int:
 
 
 class Guest:
-    """What a user does with a kernel. All methods that wait run as a process of its own."""
+    """The operations of a user. Methods that can wait run in their own process."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -184,7 +189,7 @@ class Guest:
         await self.settle()
 
     def installed(self) -> list[str]:
-        """The directories of patches, the oldest patch first."""
+        """Return the names of the directories of patches, the oldest patch first."""
         return list(self.kobject().children)
 
     async def settle(self) -> None:
@@ -195,26 +200,26 @@ class Guest:
         await self.kernel.clock.advance(seconds)
 
     def log(self) -> list[str]:
-        """The lines since the last call."""
+        """Return the new lines of the log."""
         lines = [record.text for record in self.kernel.printk.records(self._seen)]
         self._seen = self.kernel.printk.next_seq
         return lines
 
     def klp_log(self) -> list[str]:
-        """Those lines of the core's."""
+        """Return the new lines of the livepatch core."""
         prefix = "livepatch: "
         return [line.removeprefix(prefix) for line in self.log() if line.startswith(prefix)]
 
-    # -- what must hold ---------------------------------------------------------------------------
+    # -- invariants -------------------------------------------------------------------------------
 
     def owners(self) -> Counter[str]:
-        """Who holds how many allocations, but for those that come and go with tasks."""
+        """Return the number of allocations by caller, without those of tasks."""
         owners = Counter(entry.owner for entry in self.kernel.slab.allocations().values())
         del owners["task_struct"]
         return owners
 
     def check(self) -> None:
-        """Nothing is under way but perhaps a transition: everything fits together."""
+        """Check all invariants. Nothing but a transition may be in progress."""
         self._check_tree()
         self._check_ops()
         self._check_tasks()
@@ -225,7 +230,7 @@ class Guest:
         return list(self.kernel.livepatch.patches())
 
     def functions(self) -> Iterable[tuple[Struct, Struct, Struct]]:
-        """Every function of every installed patch, behind its patch and its object."""
+        """Yield every function of every installed patch, with its patch and its object."""
         for patch in self.patches():
             for obj in klp_for_each_object(self.space, patch):
                 for func in klp_for_each_func(self.space, obj):
@@ -292,7 +297,7 @@ class Guest:
 
 @asynccontextmanager
 async def booted(*, clock: VirtualClock | None = None, **options: Any) -> AsyncIterator[Guest]:
-    """A kernel with `Guest`, switched off at the end."""
+    """Boot a kernel and return its `Guest`; shut it down at the end."""
     kernel = Kernel(embedded.load(), clock or VirtualClock(), **options)
     async with trio.open_nursery() as nursery:
         await kernel.boot(nursery)

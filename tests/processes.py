@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Processes of tests: those that become somebody else, that are killed, or that must end."""
+"""Processes for tests: other users, processes that are killed, processes that must end."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PATIENCE = 20.0
 
 
 def become(uid: int) -> None:
-    """Another user for good, of the group of that number and no other."""
+    """Become another user, with only the group of the same number."""
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
 
 
 def in_a_child(function: Callable[[], Any], uid: int = 0) -> Any:
-    """The result, or the error, of a function in a process of its own, of another user if given.
+    """Run a function in a child process, as another user if given. Return its result or raise its error.
 
-    Forked, not started: another user may not be let to this Python.
+    The process is forked, as the other user may not be able to execute this Python.
     """
     here, there = Pipe()
     process = os.fork()
@@ -57,7 +57,7 @@ def in_a_child(function: Callable[[], Any], uid: int = 0) -> Any:
 
 @contextlib.contextmanager
 def process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program that is gone after the block."""
+    """Start a program. It is killed at the end of the block."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     ) as started:
@@ -68,12 +68,12 @@ def process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 def is_blocked(blocked: subprocess.Popen[str]) -> bool:
-    """Whether a process waits for an answer of the mount."""
+    """Return whether a process waits for an answer of the mount."""
     return Path(f"/proc/{blocked.pid}/wchan").read_text() == "request_wait_answer"
 
 
 def daemon_of(mountpoint: Path) -> int:
-    """The process behind a mount."""
+    """Return the process id of a mount's daemon."""
     mount = mounts.mount_at(str(mountpoint))
     assert mount is not None
     found = mounts.daemon_of(mount)
@@ -82,7 +82,7 @@ def daemon_of(mountpoint: Path) -> int:
 
 
 def gone(process_id: int) -> bool:
-    """Whether a process has ended."""
+    """Return whether a process has ended."""
     try:
         stat = Path(f"/proc/{process_id}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -91,7 +91,7 @@ def gone(process_id: int) -> bool:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """Whether something comes true in a while."""
+    """Return whether a condition becomes true within a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -102,7 +102,7 @@ def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool
 
 @contextlib.contextmanager
 def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """An open file, of a mount that may end before it is closed."""
+    """Open a file of a mount that may end before the file is closed."""
     descriptor = os.open(path, flags)
     try:
         yield descriptor
@@ -112,7 +112,7 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
 
 
 def errno_of(attempt: Callable[[], object]) -> str:
-    """The name of the errno, or "success"."""
+    """Return the name of the errno, or "success"."""
     try:
         attempt()
     except OSError as error:

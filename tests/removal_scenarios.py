@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a program sees of an object that goes away while it uses it, so that two file systems can be
-compared by it. Each scenario prepares, has the object removed, and tells what then happens."""
+"""Scenarios of a program that uses an object while it is removed, to compare two file systems.
+
+Each scenario prepares, has the object removed, and returns what the program sees then.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from typing import Any
 from file_operations import Watch, entries, events, map_it, opened, read_at, tried
 
 Scenario = Callable[[str, str, Callable[[], None]], Any]
-"""Gets a directory, the name of a file in it that can be read and written, and how to remove both."""
+"""A function of a directory, the name of a readable and writable file in it, and a function that removes
+both."""
 
 SCENARIOS: dict[str, Scenario] = {}
 
@@ -28,13 +31,13 @@ def scenario(function: Scenario) -> Scenario:
 
 @scenario
 def an_attribute_held_open(directory: str, name: str, remove: Callable[[], None]) -> Any:
-    # Without lseek(2): 6.1 lets one seek in what is gone, later kernels do not.
+    # Without lseek(2), which 6.1 allows in a removed file, and later kernels do not.
     path = os.path.join(directory, name)
     with opened(path, os.O_RDWR) as it, opened(path, os.O_RDWR) as other:
         os.read(it, 1)
         remove()
         results = {
-            "read on": tried(lambda: len(os.read(it, 1))),  # what had been read for the first byte
+            "read on": tried(lambda: len(os.read(it, 1))),  # the text of the first read
             "and on": tried(lambda: len(os.read(it, 100)) and len(os.read(it, 1))),
             "read from the start": tried(os.pread, it, 1, 0),
             "read elsewhere": tried(os.pread, it, 1, 100),
@@ -80,7 +83,7 @@ def a_working_directory(directory: str, name: str, remove: Callable[[], None]) -
     try:
         with opened(name, os.O_RDONLY):
             remove()
-            tried(os.stat, directory)  # a name that went is found to be gone when it is looked up
+            tried(os.stat, directory)  # a removed name is noticed when it is looked up
             return {
                 "getcwd": tried(lambda: os.getcwd() and "a name"),
                 "stat .": stat.filemode(os.stat(".").st_mode),

@@ -28,7 +28,7 @@ Mount = Callable[..., Machine]
 
 
 class Patches:
-    """Builds patches by the API of register and enable, for one ABI, and drives them on a machine."""
+    """Patches for one ABI with the register and enable API, and a machine to use them on."""
 
     def __init__(self, machine: Machine, directory: Path, abi: str) -> None:
         self.machine = machine
@@ -48,7 +48,7 @@ class Patches:
         self, name: str, version: int, function: str = "answer", module: str | None = "klp_answer",
         **defines: str,
     ) -> None:  # fmt: skip
-        """Load a patch; it is not registered yet."""
+        """Load a patch without registering it."""
         quoted = f'"{module}"' if module else "NULL"
         self.insmod(
             "klp_registered.c", name,
@@ -56,12 +56,12 @@ class Patches:
         )  # fmt: skip
 
     def call(self, name: str, *functions: str) -> None:
-        """``klp_<function>_patch()`` of a patch. Raises OSError with its errno."""
+        """Call ``klp_<function>_patch()`` of a patch. Raise OSError with its errno."""
         for function in functions:
             self.machine.write(f"sys/module/{name}/parameters/call", function)
 
     def enable(self, name: str, on: bool = True) -> None:
-        """By sysfs."""
+        """Enable a patch through sysfs."""
         self.machine.write(f"{LIVEPATCH}/{name}/enabled", f"{int(on)}\n")
 
     def enabled(self, *names: str) -> list[int]:
@@ -71,7 +71,7 @@ class Patches:
         return int(self.machine.read(ANSWER))
 
     def log(self) -> list[str]:
-        """What live patching has said since the last call."""
+        """Return the new log lines of livepatch."""
         prefix = "livepatch: "
         lines = [line for line in self.machine.dmesg() if line.startswith(prefix)]
         self.machine.clear_log()
@@ -80,7 +80,7 @@ class Patches:
 
 @pytest.fixture
 def first(klpfs_mount: Mount, tmp_path: Path) -> Patches:
-    """A machine of the first ABI with a module to be patched."""
+    """Return a machine with the 3.20 ABI and the target module."""
     patches = Patches(klpfs_mount("--virtual-time", "--abi", "3.20"), tmp_path, "3.20")
     patches.insmod("klp_answer.c")
     return patches
@@ -88,7 +88,7 @@ def first(klpfs_mount: Mount, tmp_path: Path) -> Patches:
 
 @pytest.fixture
 def second(klpfs_mount: Mount, tmp_path: Path) -> Patches:
-    """The same with transitions, as in 4.12."""
+    """Return a machine with the 4.12 ABI, which has transitions, and the target module."""
     patches = Patches(klpfs_mount("--virtual-time", "--abi", "4.12"), tmp_path, "4.12")
     patches.insmod("klp_answer.c")
     return patches
@@ -123,7 +123,7 @@ def test_the_sample_of_the_first_abi(klpfs_mount: Mount, tmp_path: Path) -> None
     }
     first = machine.read("machine/disasm/cmdline_proc_show").splitlines()[1]
     assert "call" in first and "klp_ftrace_handler" in first
-    with refused(errno.EAGAIN):  # nobody knows whether a task is still in there
+    with refused(errno.EAGAIN):  # a task may still be in there
         machine.rmmod("livepatch_sample")
     machine.rmmod("livepatch_sample", force=True)
     assert machine.read("proc/cmdline") == original
@@ -197,7 +197,7 @@ def test_enabled_takes_the_numbers_0_and_1(first: Patches) -> None:
             first.machine.write(f"{LIVEPATCH}/p/enabled", text)
     first.machine.write(f"{LIVEPATCH}/p/enabled", "+01\n")
     assert first.enabled("p") == [1]
-    with refused(errno.EINVAL):  # it is already
+    with refused(errno.EINVAL):  # it is enabled already
         first.machine.write(f"{LIVEPATCH}/p/enabled", "1")
 
 
@@ -263,7 +263,7 @@ def test_a_module_that_cannot_be_patched_is_not_refused(first: Patches) -> None:
     ]
 
 
-def test_nobody_waits_for_a_call_that_is_under_way(first: Patches) -> None:
+def test_a_call_in_progress_does_not_delay_a_patch(first: Patches) -> None:
     machine = first.machine
     first.insmod("sleeper.c")
     machine.advance(1)
@@ -273,7 +273,7 @@ def test_nobody_waits_for_a_call_that_is_under_way(first: Patches) -> None:
     assert "sleeper_nap" in machine.read(f"proc/{machine.pid_of('sleeper')}/stack")
     machine.write("sys/module/sleeper/parameters/wake", "1")
     machine.advance(10)
-    assert machine.read("sys/module/sleeper/parameters/naps") == "1\n"  # the old one, to its end
+    assert machine.read("sys/module/sleeper/parameters/naps") == "1\n"  # the old version
 
 
 def test_a_module_that_goes_by_force_takes_its_patches_along(first: Patches) -> None:
@@ -392,7 +392,7 @@ def test_relocations_that_are_refused(first: Patches) -> None:
     assert log[3:] == ["symbol 'nowhere' not found in symbol table"]
 
 
-# -- 3.20: what it says otherwise -----------------------------------------------------------------
+# -- 3.20: other differences ----------------------------------------------------------------------
 
 
 def test_a_function_without_a_call_site_cannot_be_enabled(first: Patches) -> None:
@@ -461,7 +461,7 @@ def test_a_transition_that_waits_is_reversed_by_sysfs(second: Patches) -> None:
     second.call("b", "register")
     machine.advance(40)
     assert machine.read(f"{LIVEPATCH}/a/transition") == "1\n"
-    assert not [line for line in machine.dmesg() if "signaling" in line]  # that came later
+    assert not [line for line in machine.dmesg() if "signaling" in line]  # which was added later
     with refused(errno.EBUSY):
         second.enable("b")
     second.enable("a", False)
@@ -505,7 +505,7 @@ def test_the_first_abi_has_one_consistency_model(first: Patches) -> None:
 
 
 @pytest.mark.parametrize("which", ["PATCH", "FUNC"])
-def test_an_immediate_patch_waits_for_nobody_and_stays_for_ever(
+def test_an_immediate_patch_does_not_wait_and_is_never_unloaded(
     second: Patches, which: str
 ) -> None:
     machine = second.machine
@@ -565,7 +565,7 @@ def test_one_source_for_all_kernels(klpfs_mount: Mount, tmp_path: Path, abi: str
     machine.write(f"{LIVEPATCH}/livepatch_sample/enabled", "0")
     if abi in ("latest", "6.1", "5.1"):
         machine.wait_until_gone(f"{LIVEPATCH}/livepatch_sample")
-    if abi != "3.20":  # where its module stays, whatever happens
+    if abi != "3.20":  # whose module is never unloaded
         machine.rmmod("livepatch_sample")
 
 
@@ -607,9 +607,9 @@ def test_a_patch_that_is_ahead_of_or_behind_its_api_does_not_compile(
         kbuild.build([MODULES / "klp_registered.c"], tmp_path, defines=defines, abi=abi)
 
 
-@pytest.mark.parametrize("abi", [name for name in abis.NAMES if abis.include(name)])
+@pytest.mark.parametrize("abi", [name for name in abis.NAMES if abis.include_directory(name)])
 def test_every_header_compiles_alone_and_without_a_warning(abi: str, tmp_path: Path) -> None:
-    directory = abis.include(abi)
+    directory = abis.include_directory(abi)
     assert directory is not None
     for header in directory.rglob("*.h"):
         command = [
@@ -621,7 +621,7 @@ def test_every_header_compiles_alone_and_without_a_warning(abi: str, tmp_path: P
         assert done.stderr == "", header
 
 
-def test_klp_register_patch_is_no_more(tmp_path: Path) -> None:
+def test_the_latest_kernel_has_no_klp_register_patch(tmp_path: Path) -> None:
     with pytest.raises(kbuild.CompileError, match="implicit declaration .*klp_register_patch"):
         kbuild.build([MODULES / "3.20/livepatch-sample.c"], tmp_path, abi="5.1")
 
@@ -659,7 +659,9 @@ def test_a_kernel_without_livepatch(klpfs_mount: Mount, ko: Callable[..., Path])
     assert not int(machine.read("proc/sys/kernel/tainted")) & 1 << 15
 
 
-def test_it_has_not_the_symbols_either(klpfs_mount: Mount, ko: Callable[..., Path]) -> None:
+def test_a_kernel_without_livepatch_lacks_its_symbols(
+    klpfs_mount: Mount, ko: Callable[..., Path]
+) -> None:
     machine = klpfs_mount("--no-livepatch")
     source = (MODULES / "livepatch-sample.c").read_text().replace("MODULE_INFO(livepatch", "//")
     with refused(errno.ENOENT):

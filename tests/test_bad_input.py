@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whatever is wrong gets the kernel's errno and a line in the log, and nothing is lost."""
+"""Invalid input: the kernel's errno, its line in the log, and no leaks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODULE_INFO(livepatch, "Y");
 
 @pytest.fixture
 def machine(klpfs_machine: Machine) -> Iterator[Machine]:
-    """A machine that must be what it was when the test is over."""
+    """Return a machine whose state must be the same after the test."""
     before = state(klpfs_machine)
     yield klpfs_machine
     assert state(klpfs_machine) == before
@@ -65,7 +65,7 @@ def module(body: str, licence: str = "GPL") -> str:
     return MODULE.format(body=body, licence=licence)
 
 
-def test_a_file_that_is_no_module(machine: Machine, ko: Callable[..., Path]) -> None:
+def test_files_that_are_not_modules(machine: Machine, ko: Callable[..., Path]) -> None:
     good = ko("livepatch-sample").read_bytes()
     for data, line in [
         (b"#!/bin/sh\necho this is a script, not a module; it is long enough to have a header\n",
@@ -162,7 +162,7 @@ def test_parameters_that_every_module_has(machine: Machine, ko) -> None:
         "dyndbg: flags parse failed",
     ]
     lines = machine.read(control).splitlines()[1:]
-    assert lines and all(" =p " in line for line in lines)  # the sites there are all livepatch's
+    assert lines and all(" =p " in line for line in lines)  # livepatch owns all sites there
     machine.rmmod("params")
 
 
@@ -174,7 +174,7 @@ def test_a_name_with_a_slash_in_it(klpfs_machine: Machine, ko) -> None:
     assert machine.read("sys/module/livepatch!sample/initstate") == "live\n"
     machine.write("sys/kernel/livepatch/livepatch!sample/enabled", "0")
     machine.wait_until_gone("sys/kernel/livepatch/livepatch!sample")
-    machine.write("machine/rmmod", "livepatch/sample")  # rmmod(8) would take it for a path
+    machine.write("machine/rmmod", "livepatch/sample")  # rmmod(8) would take the name for a path
 
 
 def test_what_sysfs_has_of_a_module_s_sections(machine: Machine, ko) -> None:
@@ -268,7 +268,7 @@ def test_a_patch_that_does_not_say_so(machine: Machine, ko) -> None:
 def test_enabled_given_nonsense(klpfs_machine: Machine, ko, text: str) -> None:
     klpfs_machine.insmod(ko("livepatch-sample"))
     enabled = "sys/kernel/livepatch/livepatch_sample/enabled"
-    if text.startswith("0"):  # sysfs takes a page of it, and kstrtobool looks at its first letter
+    if text.startswith("0"):  # sysfs reads a page of it, and kstrtobool its first letter
         klpfs_machine.write(enabled, text)
         return
     with fails(errno.EINVAL):
@@ -321,6 +321,6 @@ def test_an_oops_in_init(klpfs_machine: Machine, ko) -> None:
     assert int(machine.read("proc/sys/kernel/tainted")) & 1 << 7
     with fails(errno.EBUSY):
         machine.rmmod("oopses")
-    # Everything else goes on.
+    # The rest of the machine continues to work.
     machine.insmod(ko("livepatch-sample"))
     assert machine.read("proc/cmdline") == "this has been live patched\n"

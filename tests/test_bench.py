@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""scripts/bench works: every row once, small. Nothing here says how fast anything has to be."""
+"""scripts/bench: every row, once and small. The speed is not tested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 BENCH = Path(__file__).parent.parent / "scripts/bench"
 BY_QEMU = ("selftests", "qemu-memory")
-"""Rows that are nothing without QEMU, which --quick does without."""
+"""Rows that need QEMU, which --quick leaves out."""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
@@ -32,7 +32,7 @@ def test_every_row_has_figures(tmp_path: Path) -> None:
             assert isinstance(figure["ours"], int | float), figure
         if figure["reference"] is not None:
             assert figure["ratio"] == pytest.approx(figure["ours"] / figure["reference"])
-    assert not list(tmp_path.iterdir())  # a quick run is not worth remembering
+    assert not list(tmp_path.iterdir())  # a quick run is not stored
 
 
 def test_rows_are_chosen_by_how_they_begin() -> None:

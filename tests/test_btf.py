@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""BTF: what gcc writes, what pahole writes (made by hand here), and damage."""
+"""BTF as gcc writes it, as pahole writes it (made by hand here), and damaged BTF."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def types(blob: bytes) -> Types:
 
 
 class Writer:
-    """A blob by hand: what other producers write and gcc does not."""
+    """A writer of blobs, for constructs that gcc does not write."""
 
     def __init__(self) -> None:
         self.strings = b"\0"
@@ -206,7 +206,7 @@ def test_a_definition_is_preferred_to_a_declaration():
     )
     types = Types(writer.blob())
     assert types["struct x"].kind is Kind.STRUCT
-    assert types._type(3).target.stripped is types["struct x"]
+    assert types.by_id(3).target.stripped is types["struct x"]
     assert types["struct x"].fields["b"].offset == 4
 
 
@@ -249,14 +249,14 @@ def test_types_made_of_themselves_end(kind, rest):
 
 
 def touch_everything(types: Types) -> None:
-    """Ask every type for all it knows; only BtfError may come."""
+    """Read all properties of all types. Only BtfError may be raised."""
     for id in range(len(types)):
         for question in ("stripped", "size", "fields", "values", "parameters", "target", "signed",
                          "is_bool", "count", "name", "variadic"):  # fmt: skip
             with contextlib.suppress(BtfError):
-                getattr(types._type(id), question)
+                getattr(types.by_id(id), question)
         with contextlib.suppress(BtfError):
-            str(types._type(id))
+            str(types.by_id(id))
 
 
 @pytest.mark.parametrize(
@@ -325,5 +325,5 @@ def test_a_whole_kernel():
     assert types["struct list_head"].fields["prev"].offset == 8
     assert types["pid_t"].stripped is types["int"]
     for id in range(1, len(types), 97):
-        assert str(types._type(id))
-        assert types._type(id).fields is not None
+        assert str(types.by_id(id))
+        assert types.by_id(id).fields is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""klpfs check: what it says of a good live patch, and of patches that each have one fault."""
+"""klpfs check: its results for good live patches, and for patches with one fault each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def image() -> Image:
 
 @pytest.fixture
 def check_(image: Image, ko: Ko) -> Callable[..., Report]:
-    """Check a module of tests/modules, or of what its text says."""
+    """Check a module of tests/modules, or one built from text."""
 
     def run(name: str, text: str | None = None, **options: Any) -> Report:
         return check(image, ko(name, text).read_bytes(), **options)
@@ -48,7 +48,7 @@ def check_(image: Image, ko: Ko) -> Callable[..., Report]:
 
 
 def told(report: Report, subject: str) -> str:
-    """What was found about a subject that is not good."""
+    """Return the findings about a subject that are not good."""
     return next(
         f"{finding.verdict.value}: {finding.detail}"
         for finding in report.findings
@@ -109,7 +109,7 @@ def test_a_wrong_sympos(check_: Callable[..., Report]) -> None:
     )
 
 
-def test_a_name_that_nothing_has(check_: Callable[..., Report]) -> None:
+def test_a_function_that_does_not_exist(check_: Callable[..., Report]) -> None:
     report = check_("nothing", patch_source({None: {"no_such_function": 1}}))
     assert bad(report) == ["vmlinux:no_such_function", "load"]
     assert "no such symbol in vmlinux" in told(report, "vmlinux:no_such_function")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command ``klpfs``, as one types it."""
+"""The command ``klpfs``, as it is typed in a shell."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MODULE_LICENSE("GPL");
 
 
 def klpfs(*arguments: str | Path, mount: str | Path | None = None, timeout: float = 60) -> Done:
-    """Exit status, output, errors. ``mount`` is $KLPFS_MOUNT."""
+    """Run klpfs; return exit status, stdout and stderr. ``mount`` is $KLPFS_MOUNT."""
     environment = {name: value for name, value in os.environ.items() if name != "KLPFS_MOUNT"}
     if mount is not None:
         environment["KLPFS_MOUNT"] = str(mount)
@@ -60,7 +60,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture
 def m(machine: Machine) -> Iterator[Path]:
-    """The mount point; no module is loaded, and the log is empty."""
+    """Return the mount point of a machine without modules and with an empty log."""
     machine.clear_log()
     yield machine.mountpoint
     for name in ("conform", "conform_base"):
@@ -69,7 +69,7 @@ def m(machine: Machine) -> Iterator[Path]:
 
 
 class TestInsmod:
-    def test_says_nothing(self, m: Path, ko: Ko) -> None:
+    def test_success_prints_nothing(self, m: Path, ko: Ko) -> None:
         assert klpfs("insmod", ko("conform_base"), mount=m) == (0, "", "")
         assert (m / "sys/module/conform_base/initstate").read_text() == "live\n"
 
@@ -98,7 +98,7 @@ class TestInsmod:
         else:
             assert (code, err) == (1, f"Error: could not insert module {module}: {why}\n")
 
-    def test_twice(self, m: Path, ko: Ko) -> None:
+    def test_a_module_that_is_loaded_already(self, m: Path, ko: Ko) -> None:
         klpfs("insmod", ko("conform_base"), mount=m)
         code, _, err = klpfs("insmod", ko("conform_base"), mount=m)
         assert code == 1
@@ -110,7 +110,7 @@ class TestInsmod:
         assert code == 1
         assert err.endswith(": Invalid parameters\n")
 
-    def test_what_is_no_module(self, m: Path, tmp_path: Path) -> None:
+    def test_files_that_are_not_modules(self, m: Path, tmp_path: Path) -> None:
         text = tmp_path / "text.ko"
         text.write_text("not a module")
         code, _, err = klpfs("insmod", text, mount=m)
@@ -123,7 +123,7 @@ class TestInsmod:
 
 
 class TestRmmod:
-    def test_says_nothing(self, m: Path, ko: Ko) -> None:
+    def test_success_prints_nothing(self, m: Path, ko: Ko) -> None:
         klpfs("insmod", ko("conform_base"), mount=m)
         assert klpfs("rmmod", "conform_base", mount=m) == (0, "", "")
 
@@ -140,7 +140,7 @@ class TestRmmod:
             "Error: Module conform_base is in use by: conform",
             "Error: Module nothing is not currently loaded",
         ]
-        assert not (m / "sys/module/conform").exists()  # the last one went all the same
+        assert not (m / "sys/module/conform").exists()  # the last one was unloaded nevertheless
 
 
 def test_lsmod(m: Path, ko: Ko) -> None:
@@ -171,7 +171,7 @@ class TestDmesg:
         (m / "dev/kmsg").write_text("after\n")
         assert [line[-5:] for line in klpfs("dmesg", mount=m)[1].splitlines()] == ["after"]
         with opened(m / "dev/kmsg", os.O_RDONLY) as log:
-            assert b"Linux version" in os.read(log, 8192)  # nothing is gone
+            assert b"Linux version" in os.read(log, 8192)  # the log is complete
 
     def test_follow(self, m: Path) -> None:
         (m / "dev/kmsg").write_text("before\n")
@@ -239,7 +239,7 @@ class TestMountAndUmount:
             f"Error: {place} is not a klpfs mount; run 'findmnt -t fuse.klpfs' to list klpfs mounts\n",
         )  # fmt: skip
 
-    def test_lazily(self, tmp_path: Path) -> None:
+    def test_lazy_unmount(self, tmp_path: Path) -> None:
         klpfs("mount", tmp_path)
         with opened(tmp_path / "proc/cmdline"):
             assert klpfs("umount", "--lazy", tmp_path) == (0, "", "")
@@ -264,7 +264,7 @@ class TestMountAndUmount:
             (("--log-file", "nothing/log", "."), "nothing/log: No such file or directory"),
         ],
     )
-    def test_what_will_not_do(self, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    def test_mount_errors(self, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
         (tmp_path / "file").touch()
         done = subprocess.run(
             [sys.executable, "-P", "-m", "klpfs", "mount", *words],

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Consistency models: each preset and each pair puts a patch on and takes it off, with somebody in the way or
-not; who chooses the model; patches of different models on top of each other."""
+"""Consistency models.
+
+Each preset and each pair enables and disables a patch, with and without a task that delays it. Other
+tests are about the choice of the model, and about stacked patches with different models.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ WAIT = set(MODELS) - GIVE_UP - AT_ONCE
 
 @pytest.fixture
 async def guest(ko: Ko) -> AsyncIterator[Guest]:
-    """A kernel with the module that is patched."""
+    """Return a kernel with the target module."""
     async with booted() as guest:
         await guest.insmod(ko(TARGET))
         guest.log()
@@ -45,7 +48,7 @@ def refused(number: int) -> Iterator[None]:
 
 
 def patch(ko: Ko, model: str = "", name: str = "klp_a", **versions: int) -> Path:
-    """A patch whose functions return other numbers; by default, one() returns 11 and two() 22."""
+    """Build a patch whose functions return other numbers: by default, one() 11 and two() 22."""
     funcs = versions or {"one": 11, "two": 22}
     return ko(name, patch_source({TARGET: funcs}, consistency=model))
 
@@ -72,7 +75,7 @@ async def wake(guest: Guest, call: Call) -> None:
 async def in_background(
     guest: Guest, nursery: trio.Nursery, step: Callable[[], object]
 ) -> list[int]:
-    """Start what may wait for time to pass; the list gets its errno, or 0, when it has ended."""
+    """Start a call that may wait. Its errno, or 0, is added to the list when it ends."""
     results: list[int] = []
 
     async def run() -> None:
@@ -91,7 +94,7 @@ async def in_background(
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_on_and_off_with_nobody_in_the_way(guest: Guest, ko: Ko, model: str) -> None:
+async def test_enable_and_disable_without_a_delay(guest: Guest, ko: Ko, model: str) -> None:
     before = guest.owners()
     text = [guest.kernel.text.read(guest.symbol(name), 16) for name in ("one", "two")]
     await guest.insmod(patch(ko, model))
@@ -111,8 +114,10 @@ async def test_on_and_off_with_nobody_in_the_way(guest: Guest, ko: Ko, model: st
 
 
 @pytest.mark.parametrize("model", sorted(WAIT))
-async def test_who_sleeps_in_the_set_is_waited_for(guest: Guest, ko: Ko, model: str) -> None:
-    """The sleeper is a kernel thread in nap(), which called one() before and calls it after."""
+async def test_a_task_that_sleeps_in_the_set_delays_the_patch(
+    guest: Guest, ko: Ko, model: str
+) -> None:
+    """The sleeper is a kernel thread in nap(), which calls one() before and after its sleep."""
     nap = await guest.start("nap")
     module = patch(ko, model, one=11, nap=99)
     async with trio.open_nursery() as nursery:
@@ -138,7 +143,7 @@ async def test_a_model_that_waits_for_nothing(guest: Guest, ko: Ko, model: str) 
 
 @pytest.mark.parametrize("model", sorted(GIVE_UP))
 async def test_a_model_that_gives_up(guest: Guest, ko: Ko, model: str) -> None:
-    """Enabling ends with EBUSY, as if it had never been; so does disabling."""
+    """Enabling fails with EBUSY and leaves no trace; so does disabling."""
     nap = await guest.start("nap")
     before = guest.owners()
     module = patch(ko, model, one=11, nap=99)
@@ -220,12 +225,12 @@ async def test_ksplice_writes_a_jump_over_the_entry_and_needs_no_site(guest: Gue
     assert text.read(entry) == jump_to(entry, new)
     assert await guest.versions("one", "siteless") == [11, 55]
     ftrace = guest.kernel.ftrace
-    assert entry not in [site.ip for site in ftrace.sites()]  # nobody can trace it now
+    assert entry not in [site.ip for site in ftrace.sites()]  # it cannot be traced now
     assert list(ftrace.enabled_sites()) == []
 
     await guest.insmod(patch(ko, "ksplice", "klp_b", one=111))
     assert text.read(entry) == jump_to(entry, guest.symbol("new_0_0", "klp_b"))
-    await guest.write("klp_a/enabled", 0)  # from under it
+    await guest.write("klp_a/enabled", 0)  # below it
     assert await guest.versions("one", "siteless") == [111, 5]
     await guest.write("klp_b/enabled", 0)
     assert text.read(entry) == NOP5
@@ -246,7 +251,7 @@ async def test_a_jump_in_a_module_that_comes_later(guest: Guest, ko: Ko) -> None
 
 
 async def test_refcount_switches_when_the_last_call_returns(guest: Guest, ko: Ko) -> None:
-    """At once, not at the next try; calls that begin meanwhile are old and counted, too."""
+    """This happens at once, not at the next retry. Calls that begin before that are old and counted."""
     first = await guest.start("nap")
     await guest.insmod(patch(ko, "refcount", one=11, nap=99))
     second = await guest.start("nap")
@@ -256,7 +261,7 @@ async def test_refcount_switches_when_the_last_call_returns(guest: Guest, ko: Ko
     await guest.advance(0.2)
     assert (first.returned, second.returned) == (1001, 1001)
     guest.set("wake", 0)
-    await guest.advance(1)  # the first one was not in the count: a try finds that it is out
+    await guest.advance(1)  # the first one was not counted: a retry finds that it has left
     third = await guest.start("nap")
     assert (await guest.read("klp_a/transition"), third.returned) == ("0", 99)
     guest.check()
@@ -318,7 +323,7 @@ async def test_refcount_while_modules_come_and_go(guest: Guest, ko: Ko) -> None:
 
 
 async def test_refcount_of_a_patch_for_nothing_that_is_loaded(guest: Guest, ko: Ko) -> None:
-    """An ftrace_ops without a filter would count the calls of every function."""
+    """An ftrace_ops with an empty filter would count the calls of every function."""
     await guest.rmmod(TARGET)
     await guest.insmod(patch(ko, "refcount"))
     assert await guest.read("klp_a/transition") == "0"
@@ -361,7 +366,7 @@ async def test_criu_keeps_tasks_out_until_all_are(guest: Guest, ko: Ko) -> None:
         nursery.start_soon(enter)
         await guest.advance(5)
         assert results == []
-        assert await guest.read("klp_a/transition") == "1"  # that takes no guest code
+        assert await guest.read("klp_a/transition") == "1"  # that needs no guest code
         await wake(guest, nap)
         await guest.advance(1)
         assert loaded == [0]
@@ -422,9 +427,7 @@ async def test_a_patch_says_what_it_is_willing_to_use(guest: Guest, ko: Ko) -> N
         ("consistency_allowed", "hybrid,switch=cpu", "there is no consistency model 'switch=cpu'"),
     ],
 )  # fmt: skip
-async def test_parameters_that_make_no_sense(
-    guest: Guest, name: str, value: str, line: str
-) -> None:
+async def test_invalid_parameters(guest: Guest, name: str, value: str, line: str) -> None:
     before = await parameter(guest, name)
     with refused(errno.EINVAL):
         await parameter(guest, name, value)
@@ -506,7 +509,7 @@ async def test_atomic_replace_from_one_model_to_another(guest: Guest, ko: Ko) ->
 async def test_atomic_replace_over_jumps(guest: Guest, ko: Ko) -> None:
     await guest.insmod(patch(ko, "ksplice"))
     source = patch_source({TARGET: {"three": 33}}, replace=True)
-    with refused(errno.EBUSY):  # it would have to bring one() back by ftrace
+    with refused(errno.EBUSY):  # it would have to restore one() by ftrace
         await guest.insmod(ko("klp_b", source))
     source = patch_source({TARGET: {"three": 33}}, replace=True, consistency="ksplice")
     await guest.insmod(ko("klp_b", source))

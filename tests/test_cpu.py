@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The computer alone: no kernel, a few bytes of machine code, real page tables."""
+"""The processor without a kernel: a few bytes of machine code, and real page tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from klpfs.machine.cpu import TRAP, Cpu, Why
+from klpfs.machine.cpu import TRAP, Cpu, StopReason
 from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, PageFault
 
 TEXT = START_KERNEL_MAP
@@ -16,7 +16,7 @@ STACK = TEXT + 0x20000
 
 
 class Board:
-    """A processor, a page of text, a page of data and a stack with nothing below it."""
+    """A processor with a page of text, a page of data, and a stack above an unmapped page."""
 
     def __init__(self, **cpu: float) -> None:
         self.memory = Memory(16 << 20)
@@ -41,13 +41,15 @@ class Board:
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    board = Board(slice_seconds=0.2)  # more than what is run here takes, on a busy computer too
+    board = Board(slice_seconds=0.2)  # longer than the tests here need, even under load
     yield board
     board.cpu.close()
 
 
 def test_runs_code_until_it_halts(board: Board) -> None:
-    assert board.run("48 8d 04 37 f4", rdi=40, rsi=2).why is Why.HALT  # lea rax, [rdi+rsi]; hlt
+    assert (
+        board.run("48 8d 04 37 f4", rdi=40, rsi=2).reason is StopReason.HALT
+    )  # lea rax, [rdi+rsi]; hlt
     assert board.cpu["rax"] == 42
 
 
@@ -57,17 +59,17 @@ def test_a_trap_that_is_served_at_once_lets_the_guest_run_on(board: Board) -> No
         return True
 
     board.cpu.set_trap(TEXT + 6, double)
-    assert board.run("e8 01 00 00 00 f4" + TRAP.hex(), rdi=21).why is Why.HALT
+    assert board.run("e8 01 00 00 00 f4" + TRAP.hex(), rdi=21).reason is StopReason.HALT
     assert board.cpu["rax"] == 42
 
 
 def test_a_trap_that_waits_ends_the_slice_exactly_there(board: Board) -> None:
     board.cpu.set_trap(TEXT + 6, lambda: False)
     stop = board.run("e8 01 00 00 00 f4" + TRAP.hex())
-    assert (stop.why, stop.address) == (Why.TRAP, TEXT + 6)
+    assert (stop.reason, stop.address) == (StopReason.TRAP, TEXT + 6)
     assert board.cpu["rip"] == TEXT + 10  # the ret
     board.cpu["rax"] = 7
-    assert board.cpu.run().why is Why.HALT
+    assert board.cpu.run().reason is StopReason.HALT
     assert board.cpu["rax"] == 7
 
 
@@ -95,15 +97,19 @@ def test_an_error_in_a_trap_comes_out_of_run(board: Board) -> None:
 def test_exceptions_are_exceptions(
     board: Board, what: str, code: str, vector: int, address: int
 ) -> None:
-    for _ in range(3):  # the processor goes on after each
+    for _ in range(3):  # the processor can run on after each
         stop = board.run(code)
-        assert (stop.why, stop.vector, stop.address) == (Why.EXCEPTION, vector, address), what
-        assert board.run("90 f4").why is Why.HALT
+        assert (stop.reason, stop.vector, stop.address) == (
+            StopReason.EXCEPTION,
+            vector,
+            address,
+        ), what
+        assert board.run("90 f4").reason is StopReason.HALT
 
 
 def test_an_endless_loop_is_stopped_after_its_slice(board: Board) -> None:
     stop = board.run("eb fe")
-    assert stop.why is Why.SLICE
+    assert stop.reason is StopReason.EXPIRED
     assert board.cpu["rip"] == TEXT
 
 
@@ -113,7 +119,7 @@ def test_an_instruction_that_changes_memory_is_done_once_wherever_the_slices_end
         # 1: incq (%rdi); inc %rbx; cmp %rcx, %rbx; jne 1b; hlt
         stop = board.run("48 ff 07 48 ff c3 48 39 cb 75 f5 f4", rdi=DATA, rbx=0, rcx=5_000_000)
         slices = 1
-        while stop.why is Why.SLICE:
+        while stop.reason is StopReason.EXPIRED:
             stop, slices = board.cpu.run(), slices + 1
         assert slices > 10
         assert board.memory.read(DATA, 8) == (5_000_000).to_bytes(8, "little")
@@ -123,14 +129,14 @@ def test_an_instruction_that_changes_memory_is_done_once_wherever_the_slices_end
 
 def test_a_slice_of_instructions_is_exact() -> None:
     board = Board(slice_instructions=1000)
-    assert board.run("48 ff c0 eb fb", rax=0).why is Why.SLICE  # 1: inc rax; jmp 1b
+    assert board.run("48 ff c0 eb fb", rax=0).reason is StopReason.EXPIRED  # 1: inc rax; jmp 1b
     assert board.cpu["rax"] == 500
 
 
 def test_switching_between_two_contexts(board: Board) -> None:
     board.run("f4", rbx=1)
     first = board.cpu.save()
-    board.cpu.restore(board.cpu.fresh())
+    board.cpu.restore(board.cpu.initial_context())
     board.run("f4", rbx=2)
     board.cpu.restore(first)
     assert board.cpu["rbx"] == 1
@@ -157,7 +163,7 @@ def test_python_reads_across_pages_and_reports_the_missing_byte() -> None:
         memory.read(DATA, 1)
 
 
-def test_pages_come_back() -> None:
+def test_freed_pages_are_reused() -> None:
     memory = Memory(16 << 20)
     before = memory.free_bytes
     pages = [memory.alloc_pages(n * PAGE_SIZE) for n in (1, 5, 2)]
@@ -169,7 +175,7 @@ def test_pages_come_back() -> None:
 
 
 def test_code_in_pages_that_were_used_before_is_the_new_code(board: Board) -> None:
-    """Translations belong to physical pages: they must go before the pages do."""
+    """unicorn keeps translations by physical page, so they must be dropped before the pages are freed."""
     for value in (1, 2):
         paddr = board.memory.alloc_pages(2 * PAGE_SIZE)
         at = TEXT + 0x40000

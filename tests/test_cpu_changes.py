@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klpfs.machine.cpu import TRAP, Cpu, Stop, Why
+from klpfs.machine.cpu import TRAP, Cpu, Stop, StopReason
 from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory
 
 TEXT = START_KERNEL_MAP
@@ -82,7 +82,7 @@ class Program:
         self.cpu["rip"], self.cpu["rsp"] = TEXT, STACK + PAGE_SIZE
         self.cpu["r12"] = self.cpu["r13"] = 0
         stops = [self.cpu.run()]
-        while stops[-1].why in (Why.TRAP, Why.SLICE) and len(stops) < 1000:
+        while stops[-1].reason in (StopReason.TRAP, StopReason.EXPIRED) and len(stops) < 1000:
             stops.append(self.cpu.run())
         return stops
 
@@ -103,7 +103,7 @@ class Program:
         self.memory.write(STACK + PAGE_SIZE - len(returns), returns)
         self.cpu["rip"], self.cpu["rsp"] = traps[0], STACK + PAGE_SIZE - len(returns)
         stops = [self.cpu.run()]
-        while stops[-1].why in (Why.TRAP, Why.SLICE) and len(stops) < 1000:
+        while stops[-1].reason in (StopReason.TRAP, StopReason.EXPIRED) and len(stops) < 1000:
             stops.append(self.cpu.run())
         return stops
 
@@ -132,11 +132,11 @@ def test_guest_code_runs_on_after_whatever_its_traps_change(
     program = Program(slice_instructions=slices)
     try:
         stops = program.run(changes)
-        assert stops[-1].why is Why.HALT
+        assert stops[-1].reason is StopReason.HALT
         assert program.served == list(range(len(changes)))  # each once, in order
         assert program.cpu["r13"] == len(changes)
         assert program.cpu["r12"] == program.expected  # poked text runs at the next call
-        waits = [stop.address for stop in stops if stop.why is Why.TRAP]
+        waits = [stop.address for stop in stops if stop.reason is StopReason.TRAP]
         assert waits == [TRAPS + 16 * i for i, change in enumerate(changes) if change == "wait"]
     finally:
         program.cpu.close()
@@ -148,7 +148,10 @@ def test_each_change_once_before_a_trap_that_waits(
 ) -> None:
     machine = program()
     stops = machine.run(["map", change, "wait"])
-    assert [stop.why for stop in stops if stop.why is not Why.SLICE][-2:] == [Why.TRAP, Why.HALT]
+    assert [stop.reason for stop in stops if stop.reason is not StopReason.EXPIRED][-2:] == [
+        StopReason.TRAP,
+        StopReason.HALT,
+    ]
     assert machine.cpu["r13"] == 3
 
 
@@ -161,9 +164,9 @@ def test_traps_that_return_into_each_other(changes: list[str], slices: int) -> N
     program = Program(slice_instructions=slices)
     try:
         stops = program.run_chained(changes)
-        assert stops[-1].why is Why.HALT
+        assert stops[-1].reason is StopReason.HALT
         assert program.served == list(range(len(changes)))
-        waits = [stop.address for stop in stops if stop.why is Why.TRAP]
+        waits = [stop.address for stop in stops if stop.reason is StopReason.TRAP]
         assert waits == [TRAPS + 16 * i for i, change in enumerate(changes) if change == "wait"]
     finally:
         program.cpu.close()

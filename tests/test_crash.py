@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Processes that are killed in the middle of what they do to a machine, and daemons that are."""
+"""Processes that are killed while they use a machine, and daemons that are killed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def says(machine: Machine, line: str) -> None:
 
 
 class TestAProcessIsKilled:
-    """In the middle of a system call that sleeps uninterruptibly, it dies when that is over."""
+    """A process in an uninterruptible system call dies when the call is over."""
 
     def test_in_insmod(self, klpfs_machine: Machine, ko: Ko) -> None:
         machine = klpfs_machine
@@ -262,7 +262,7 @@ class TestTheDaemonIsToldToEnd:
             with pytest.raises(OSError):
                 os.read(file, 10)
 
-    def test_with_somebody_asleep_in_the_guest(
+    def test_with_a_task_that_sleeps_in_the_guest(
         self, klpfs_mount: Mount, ko: Ko, number: signal.Signals
     ) -> None:
         machine = klpfs_mount("--virtual-time")
@@ -299,7 +299,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def socket_of(mountpoint: Path) -> str:
-    """The name by which a daemon is found, as /proc/net/unix has it."""
+    """Return the socket name of a daemon, as in /proc/net/unix."""
     mount = mounts.mount_at(str(mountpoint))
     assert mount is not None
     return "@" + mounts.socket_name(mount)[1:].decode()

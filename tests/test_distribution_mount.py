@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A stock kernel of Debian's behind a mount: its own code answers, its own rules refuse."""
+"""A mount with a kernel of Debian, whose own code answers and refuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def vmlinuz() -> Path:
-    """Debian's newest cloud kernel; skips where it is not to be had."""
+    """Return Debian's newest cloud kernel. Skip the test if it is not available."""
     command = [str(SCRIPTS / "get-debian-kernel"), "cloud-amd64"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -61,7 +61,7 @@ def machine(vmlinuz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def modules(vmlinuz: Path, release: str) -> Path:
-    """Modules that were built with Debian's headers before; skips if they were not."""
+    """Return modules built with Debian's headers. Skip the test if they were not built."""
     directory = vmlinuz.parent.parent.parent / f"livepatch-modules-{release}"
     if not directory.is_dir():
         pytest.skip("no modules: scripts/build-debian-modules --kernel linux-image-cloud-amd64")
@@ -119,7 +119,7 @@ def test_functions_that_can_be_traced(machine: Machine, image: Image) -> None:
 
 def test_uname(machine: Machine, release: str) -> None:
     done = klpfs("run", "-m", machine.mountpoint, "--", "uname", "-r")
-    if "klpfs run needs" in done.stderr:  # something of the host
+    if "klpfs run needs" in done.stderr:  # a file of the host
         pytest.skip(done.stderr.strip())
     assert done.stdout == f"{release}\n"
 
@@ -168,7 +168,7 @@ def test_a_module_that_debian_s_headers_made(machine: Machine, modules: Path) ->
 
 
 def test_a_function_of_what_was_never_booted(image: Image, modules: Path) -> None:
-    """The fault is what the answer is: no page has ever been given to the allocator of pages."""
+    """The page allocator of an unbooted kernel has no pages, so the answer is a fault."""
     patch = (modules / "livepatch-sample.ko").read_bytes()
     calls = ["__alloc_pages(0xcc0, 0, 0, 0)", 'strlen("four")']
     report = check(image, patch, calls=calls)
@@ -182,7 +182,7 @@ def test_a_function_of_what_was_never_booted(image: Image, modules: Path) -> Non
 
 
 def test_static_keys(image: Image) -> None:
-    """The kernel's own code enables a key, and its branches change."""
+    """The kernel's own code enables a static key, which changes its branches."""
 
     async def run() -> None:
         kernel = Kernel(image, VirtualClock())
@@ -212,7 +212,7 @@ def test_static_keys(image: Image) -> None:
 
 
 def test_per_cpu_variables_of_modules(image: Image) -> None:
-    """They are where the kernel's own are, behind these, until the room there is used up."""
+    """They are allocated behind those of the kernel, until there is no more room."""
     kernel = Kernel(image, VirtualClock())
     try:
         computer, percpu = kernel.computer, ModulePerCpu(kernel.computer)
@@ -261,7 +261,7 @@ def test_what_there_is_of_a_name(image: Image) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "text", "empty", "directory"])
-def test_what_is_no_kernel(tmp_path: Path, name: str) -> None:
+def test_files_that_are_not_kernels(tmp_path: Path, name: str) -> None:
     (tmp_path / "text").write_text("this is no kernel\n" * 1000)
     (tmp_path / "empty").touch()
     (tmp_path / "directory").mkdir()

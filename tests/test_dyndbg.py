@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The language of dynamic_debug/control, as lib/dynamic_debug.c understands it and complains in it."""
+"""The language of dynamic_debug/control and its errors: lib/dynamic_debug.c."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 
 
 class Log:
-    """Takes what is printed."""
+    """Records the printed lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,7 +44,7 @@ def debug(log: Log) -> DynamicDebug:
 
 
 def on(debug: DynamicDebug) -> list[str]:
-    """The functions whose message is on."""
+    """Return the functions whose messages are enabled."""
     return [site.function for site in debug._sites if "p" in site.flags]
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_understood(
     with pytest.raises(OSError, match="failed"):
         debug.execute(f"{query}\nfunc klp_enable +p")
     assert log.lines == [f"dyndbg: {line}" for line in lines]
-    assert on(debug) == ["klp_enable"]  # the other one has been carried out
+    assert on(debug) == ["klp_enable"]  # the other query was executed
 
 
 def test_a_message_with_all_that_can_stand_before_it(debug: DynamicDebug, log: Log) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules that gcc made, read as the kernel's loader reads them, whole and damaged."""
+"""Modules built with gcc, and damaged ones, as the kernel's loader reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from klpfs.machine import elf
 from klpfs.machine.elf import (
     ElfError,
     Layout,
@@ -25,6 +24,7 @@ from klpfs.machine.elf import (
     clear_relocations,
     layout,
 )
+from klpfs.machine.elf import format as elf
 
 SOURCE = r"""
 #define section(name) __attribute__((section(name), used))

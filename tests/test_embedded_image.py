@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The embedded kernel as an image: what is in it, and how it is built and kept."""
+"""The image of the embedded kernel: its content, its build and its cache."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(image: Image, address: int, size: int) -> bytes:
 # -- what is in it --------------------------------------------------------------------------------
 
 
-def test_it_says_what_it_is(image: Image) -> None:
+def test_release_and_banner(image: Image) -> None:
     assert image.release == kbuild.RELEASE
     assert image.vermagic == kbuild.VERMAGIC
     assert image.banner.startswith(f"Linux version {kbuild.RELEASE} (klpfs@klpfs) (gcc")
@@ -147,7 +147,7 @@ def test_stubs_have_no_code_of_their_own(image: Image, addresses: dict[str, int]
 
 @pytest.mark.parametrize("caller", ["ftrace_caller", "ftrace_regs_caller"])
 def test_the_callers_can_be_copied(image: Image, addresses: dict[str, int], caller: str) -> None:
-    """The two instructions that refer to their own place are the ones that a copy has changed."""
+    """Only the two instructions that a copy changes are relative to their address."""
     load_ops = addresses[f"{caller}_op_ptr"]
     code = read(image, load_ops, 7)
     assert code[:3] == bytes.fromhex("488b15")  # mov disp32(%rip), %rdx
@@ -179,7 +179,7 @@ def test_types(image: Image, name: str) -> None:
     assert Types(image.btf).sizeof(f"struct {name}") > 0
 
 
-# -- building and keeping -------------------------------------------------------------------------
+# -- build and cache ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_it_is_built_once(empty_cache: Path) -> None:
     steps.clear()
     assert embedded.build(steps.append) == first
     assert not steps
-    assert [path.name for path in empty_cache.iterdir()] == [first.parent.name]  # nothing left over
+    assert [path.name for path in empty_cache.iterdir()] == [first.parent.name]  # and no other file
 
 
 def test_two_builds_at_the_same_time(empty_cache: Path) -> None:
@@ -208,7 +208,7 @@ def test_two_builds_at_the_same_time(empty_cache: Path) -> None:
     assert embedded.read(first).release == kbuild.RELEASE
 
 
-def test_what_nobody_has_used_for_a_month_goes(empty_cache: Path) -> None:
+def test_kernels_that_were_not_used_for_a_month_are_removed(empty_cache: Path) -> None:
     used = embedded.build().parent
     old = [empty_cache / name for name in ("embedded-0", "distribution-0-0", "somebody-else's")]
     old[0].mkdir()
@@ -224,7 +224,7 @@ def test_what_nobody_has_used_for_a_month_goes(empty_cache: Path) -> None:
 
 
 def test_the_same_sources_give_the_same_code(image: Image, empty_cache: Path) -> None:
-    """Only the order of the types, and so the build id, may differ: gcc does not keep to one."""
+    """Only the order of the types, and so the build id, can differ: that of gcc is random."""
     again = embedded.load()
     assert again.symbols == image.symbols
     assert [again.segments[i] for i in (0, 2)] == [image.segments[i] for i in (0, 2)]
@@ -240,7 +240,7 @@ def test_a_changed_header_is_another_kernel(
 
 
 def fake_gcc(directory: Path, script: str) -> dict[str, str]:
-    """An environment in which ``gcc`` is ``script``."""
+    """Return an environment in which ``gcc`` is ``script``."""
     gcc = directory / "gcc"
     gcc.write_text(f"#!{sys.executable}\nimport sys\n{script}\n")
     gcc.chmod(0o755)
@@ -252,7 +252,7 @@ def error_of_loading(environment: dict[str, str]) -> str:
     program = (
         "from klpfs.machine.image import embedded\n"
         "try: embedded.load()\n"
-        "except embedded.CompilerError as error: print(error)\n"
+        "except embedded.EmbeddedKernelError as error: print(error)\n"
     )
     return subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=Path(embedded.__file__).parents[2],

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The experiment of scripts/consistency, in small: what is torn is what the two axes leave open, the same
-seed gives the same run, and a schedule that tears is found or there is none."""
+"""The experiment of scripts/consistency, with small parameters.
+
+Torn calls are those that the two axes of a model permit, a seed repeats a run, and the search finds
+a schedule with torn calls if there is one.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def test_one_task_that_never_leaves_stalls_it_or_makes_it_give_up() -> None:
     assert row.stalled == 1 and row.finished == 0 and row.seconds is None
     row, _ = once("criu", "nested", "never")
     assert row.gave_up > 0 and not row.stalled
-    assert row.stop > 19_000  # milliseconds for which the others were held
+    assert row.stop > 19_000  # milliseconds for which the other tasks were stopped
     row, _ = once("3.20", "nested", "never")
     assert row.finished == 4
 
@@ -62,7 +65,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 
 def test_the_definitions() -> None:
-    """The table that the letter's discussion comes to: what each of the named models is safe for."""
+    """The table of the changes that each of the named models is safe for."""
     safe = {
         name: [kind for kind in KINDS if is_safe(model, kind)] for name, model in PRESETS.items()
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A small tree through a real mount: the daemon, the kernel and ordinary programs together."""
+"""A small tree behind a real mount: the daemon, the host's kernel and ordinary programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 class Pipe(Handle):
-    """Blocks until somebody writes; then everybody gets what was written."""
+    """A file whose readers block until a write, and then all get its data."""
 
     news = trio.Event()
     text = b""
@@ -66,7 +66,7 @@ class Pipe(Handle):
 
 
 class Numbers(DynamicDirectory):
-    """Twenty thousand names, of which nobody holds a list."""
+    """A directory of 20,000 names that are generated on demand."""
 
     COUNT = 20_000
 
@@ -179,7 +179,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
 
 
 def clean_up(path: Path) -> None:
-    """Leave neither a mount nor a process behind, whatever has happened."""
+    """Remove the mount and the processes, whatever has happened."""
     mount = mounts.mount_at(str(path))
     if mount is None:
         return
@@ -194,7 +194,7 @@ def clean_up(path: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory to mount on."""
+    """Return a directory to mount on."""
     path = tmp_path / "a mount"
     path.mkdir()
     yield path
@@ -203,7 +203,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def mnt(place: Path) -> Path:
-    """A mount of the tree above."""
+    """Return a mount of the tree above."""
     daemon.serve(make_tree, place, log_file=place.parent / "log")
     return place
 
@@ -230,7 +230,7 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        with contextlib.suppress(OSError):  # of a mount that is gone
+        with contextlib.suppress(OSError):  # the mount is gone
             os.close(descriptor)
 
 
@@ -346,7 +346,7 @@ class TestWriting:
     def test_root_may_not_write_what_is_read_only(self, mnt: Path) -> None:
         assert errno_of(lambda: os.open(mnt / "count", os.O_WRONLY)) == "EACCES"
         assert errno_of(lambda: os.open(mnt / "busy", os.O_RDONLY)) == "EACCES"
-        with opened(mnt / "caller", os.O_WRONLY) as caller:  # as /proc
+        with opened(mnt / "caller", os.O_WRONLY) as caller:  # as in /proc
             assert errno_of(lambda: os.write(caller, b"x")) == "EIO"
 
     def test_a_page_at_most(self, mnt: Path) -> None:
@@ -386,7 +386,7 @@ class TestWriting:
 
 
 class TestRemoval:
-    def test_names_are_gone_at_once(self, mnt: Path) -> None:
+    def test_removed_names_disappear_at_once(self, mnt: Path) -> None:
         for _ in range(20):
             old = os.stat(mnt / "object/enabled").st_ino
             assert os.stat(mnt).st_nlink == 4
@@ -402,7 +402,7 @@ class TestRemoval:
         with opened(mnt / "object/enabled", os.O_RDWR) as enabled:
             assert os.read(enabled, 1) == b"0"
             (mnt / "remove").write_text("1")
-            assert os.read(enabled, 10) == b"\n"  # of the text that was made for the first read
+            assert os.read(enabled, 10) == b"\n"  # the text of the first read
             assert errno_of(lambda: os.read(enabled, 1)) == "ENODEV"
             assert errno_of(lambda: os.pread(enabled, 1, 0)) == "ENODEV"
             assert errno_of(lambda: os.write(enabled, b"1")) == "ENODEV"
@@ -411,7 +411,7 @@ class TestRemoval:
             assert errno_of(lambda: os.read(enabled, 1)) == "ENODEV"
             assert (mnt / "object/enabled").read_text() == "0\n"
 
-    def test_somebodys_working_directory(self, mnt: Path) -> None:
+    def test_removal_of_a_working_directory(self, mnt: Path) -> None:
         script = """
             cd object/vmlinux && cat patched && echo 1 > ../../remove
             cat patched; ls -a; cat ../enabled; cd ..; ls; mkdir x
@@ -427,13 +427,13 @@ class TestRemoval:
         assert not (mnt / "object").exists()
         assert time.monotonic() - started < 0.9
 
-    def test_removal_while_somebody_tries_to_delete_what_is_being_written(self, mnt: Path) -> None:
-        os.stat(mnt / "remove")  # rm will hold the lock that a first lookup takes
+    def test_removal_during_a_write_and_an_rm(self, mnt: Path) -> None:
+        os.stat(mnt / "remove")  # else rm would hold the lock that the first lookup takes
         with subprocess.Popen(["sh", "-c", "echo 1 > sleep"], cwd=mnt) as writer:
             time.sleep(0.1)
             with subprocess.Popen(["rm", "-f", mnt / "sleep"], stderr=subprocess.DEVNULL) as rm:
                 time.sleep(0.1)
-                (mnt / "remove").write_text("1")  # waits no longer than SETTLE
+                (mnt / "remove").write_text("1")  # it waits no longer than SETTLE
                 writer.kill()
                 rm.wait(5)
         assert eventually(lambda: not (mnt / "object").exists())
@@ -441,7 +441,7 @@ class TestRemoval:
 
 @contextlib.contextmanager
 def reader(mnt: Path, script: str = "exec cat pipe") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is blocked in the mount."""
+    """Return a process that is blocked in the mount."""
     with subprocess.Popen(
         ["sh", "-c", script], cwd=mnt, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -489,7 +489,7 @@ class TestBlocking:
             (mnt / "pipe").write_text("news")
             process.kill()
 
-    def test_two_hundred_readers_starve_nobody(self, mnt: Path) -> None:
+    def test_two_hundred_readers_do_not_block_other_requests(self, mnt: Path) -> None:
         pipe = [os.open(mnt / "pipe", os.O_RDONLY) for _ in range(200)]
         texts: list[bytes] = []
         threads = [threading.Thread(target=lambda fd=fd: texts.append(os.read(fd, 10)))
@@ -570,7 +570,7 @@ class TestDaemon:
             assert blocked.wait(3) == 1
             assert eventually(lambda: gone(process))
 
-    def test_mount_points_that_will_not_do(self, mnt: Path, tmp_path: Path) -> None:
+    def test_invalid_mount_points(self, mnt: Path, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for path, message in (
             (tmp_path / "nothing", "does not exist"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A moment of what ``scripts/fuzz`` does for hours: broken inputs, the same in every run."""
+"""A short, repeatable run of scripts/fuzz."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from klpfs.machine.elf import ElfError, ModuleImage
 
 MODULES = ("livepatch-sample", "klp_target", "klp_callbacks", "caller", "sleeper-patch")
 CAP = 512 << 20
-"""Bytes that this process may grow by while it tries inputs."""
+"""The number of bytes by which this process may grow."""
 
 Ko = Callable[..., Path]
 bounded = settings(

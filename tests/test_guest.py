@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The embedded kernel's own code, run on the bare computer with the fewest possible services."""
+"""The code of the embedded kernel, run without a kernel in Python and with a minimum of services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from klpfs.machine.computer import Computer
-from klpfs.machine.cpu import TRAP, Stop, Why
+from klpfs.machine.cpu import TRAP, Stop, StopReason
 from klpfs.machine.extents import Extents
 from klpfs.machine.image import embedded
 
@@ -21,7 +21,7 @@ PATCHED, UNPATCHED = 1, 0
 
 
 class Guest:
-    """The embedded kernel with a heap, locks that are always free, and one stack."""
+    """The embedded kernel with a heap, one stack, and locks that are always free."""
 
     def __init__(self) -> None:
         self.computer = computer = Computer(embedded.load(), memory_size=64 << 20)
@@ -83,7 +83,7 @@ class Guest:
         self.cpu.code_changed(address, len(code))
 
     def put(self, data: bytes | str) -> int:
-        """The address of a copy of ``data`` in the guest; of text with its NUL."""
+        """Copy ``data`` into the guest, a string with a NUL; return the address."""
         raw = data.encode() + b"\0" if isinstance(data, str) else data
         address = self._alloc(len(raw))
         self.allocated.remove(address)
@@ -101,7 +101,10 @@ class Guest:
     def call(self, function: str | int, *arguments: int) -> int:
         """Call a function of the guest, and return RAX."""
         stop = self.start(function, *arguments)
-        assert stop == Stop(Why.TRAP, self.symbol("guest_return")), (stop, hex(self.cpu["rip"]))
+        assert stop == Stop(StopReason.TRAP, self.symbol("guest_return")), (
+            stop,
+            hex(self.cpu["rip"]),
+        )
         return self.cpu["rax"]
 
     def start(self, function: str | int, *arguments: int) -> Stop:
@@ -112,7 +115,7 @@ class Guest:
         self.cpu["rip"] = self.symbol(function) if isinstance(function, str) else function
         while True:
             stop = self.cpu.run()
-            if stop.why is not Why.SLICE:
+            if stop.reason is not StopReason.EXPIRED:
                 return stop
 
     def format(self, fmt: str, *arguments: Any, size: int = 512) -> str:
@@ -216,7 +219,7 @@ def test_a_format_within_a_format(guest: Guest) -> None:
 
 def test_hashed_addresses_are_siphash(guest: Guest) -> None:
     guest.memory.write(guest.symbol("ptr_key"), bytes(range(16)))
-    try:  # the 8-byte vector of SipHash-2-4's reference implementation, its low 32 bits
+    try:  # the low 32 bits of the 8-byte vector of SipHash-2-4's reference implementation
         message = int.from_bytes(bytes(range(8)), "little")
         expected = int.from_bytes(bytes.fromhex("6224939a79f5f593"), "little") & 0xFFFFFFFF
         assert guest.format("%p", message) == f"{expected:016x}"
@@ -230,11 +233,11 @@ def test_a_conversion_that_does_not_exist_warns_and_ends_the_text(guest: Guest, 
     guest._serve("vprintk_emit", lambda *_: 0)
     done = guest.symbol("guest_return")
     guest.start("vsnprintf", buffer, 16, guest.put("ab" + fmt), guest.va_list((0,)))
-    if guest.memory.read(guest.cpu["rip"], 2) == b"\x0f\x0b":  # the first time only
+    if guest.memory.read(guest.cpu["rip"], 2) == b"\x0f\x0b":  # only the first time
         guest.cpu["rip"] += 2
-        while (stop := guest.cpu.run()).why is Why.SLICE:
+        while (stop := guest.cpu.run()).reason is StopReason.EXPIRED:
             pass
-        assert stop == Stop(Why.TRAP, done)
+        assert stop == Stop(StopReason.TRAP, done)
     assert guest.memory.read(buffer, 4) == b"ab\0\0"
 
 
@@ -307,7 +310,7 @@ def test_next_arg(guest: Guest) -> None:
 
 
 def read_through_seq_file(guest: Guest, show: int, chunk: int) -> bytes:
-    """What a reader with a buffer of ``chunk`` bytes gets from a file of one element."""
+    """Read a file of one element with a buffer of ``chunk`` bytes; return its content."""
     types = guest.space.types
     file = guest.space.view("struct file", guest.put(bytes(types.sizeof("struct file"))))
     assert guest.call("single_open", file.address_, show, 0) == 0
@@ -324,7 +327,7 @@ def test_cmdline_through_seq_file(guest: Guest, chunk: int) -> None:
     show = guest.symbol("cmdline_proc_show")
     expected = guest.space.read_string(guest.space.read_u64(guest.symbol("saved_command_line")))
     assert read_through_seq_file(guest, show, chunk) == expected.encode() + b"\n"
-    assert not guest.allocated  # everything was given back
+    assert not guest.allocated  # all memory was freed
 
 
 def test_an_element_larger_than_the_buffer_is_shown_again(guest: Guest) -> None:
@@ -358,7 +361,7 @@ def test_uname(guest: Guest) -> None:
 
 
 class Traced:
-    """A function ``a + b`` of our own, whose call site leads to klp_ftrace_handler."""
+    """A function ``a + b`` whose ftrace site calls klp_ftrace_handler."""
 
     ORIGINAL = NOP5 + bytes.fromhex("488d0437c3")  # lea rax, [rdi + rsi]; ret
     REPLACEMENT = bytes.fromhex("488d443764c3")  # lea rax, [rdi + rsi + 100]; ret
@@ -450,7 +453,7 @@ def test_the_callers_leave_the_registers_alone(traced: Traced) -> None:
         traced.function + 1
     ) + traced.function + 5 == traced.guest.symbol(
         "ftrace_caller"
-    ):  # scratch registers that no argument is in may be lost
+    ):  # scratch registers that hold no argument may change
         del before["r10"], before["r11"]
     for name, value in before.items():
         cpu[name] = value
@@ -499,8 +502,8 @@ def test_the_handler_sees_the_site_its_caller_and_a_complete_stack(traced: Trace
     assert chain == [function + 5, caller]
 
 
-def test_list_func_calls_whom_the_filter_names(traced: Traced) -> None:
-    """Several ops on one site: the function goes through ftrace_ops_list_func."""
+def test_list_func_calls_the_ops_whose_filter_has_the_function(traced: Traced) -> None:
+    """A site with several ops calls ftrace_ops_list_func."""
     guest = traced.guest
     called: list[int] = []
     traced.push(traced.newer)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a hostile or broken module gets for what it does, what its caller gets, and that everybody else's
-kernel goes on. Each row loads tests/modules/faulty_000.c under a name of its own."""
+"""Hostile and broken modules: the log, the result for the caller, and that the machine still works.
+
+Each row loads tests/modules/faulty_000.c under a new name.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ Ko = Callable[..., Path]
 
 
 class Faulty:
-    """A machine, and modules that do what their parameters say."""
+    """A machine, and modules that fail as their parameters say."""
 
     def __init__(self, machine: Machine, ko: bytes) -> None:
         self.machine = machine
@@ -37,12 +39,12 @@ class Faulty:
         self.name = ""
 
     def module(self) -> bytes:
-        """The module under a name that was not used yet."""
+        """Return the file of the module under a new name."""
         self.name = f"faulty_{next(self._numbers):03d}"
         return self._ko.replace(NAME, self.name.encode())
 
     def load(self, fault: str, *parameters: str) -> int:
-        """Load it into an empty log; the errno, 0 for success."""
+        """Clear the log and load the module. Return the errno, 0 for success."""
         self.machine.clear_log()
         try:
             self.machine.insmod(self.module(), f"fault={fault}", *parameters)
@@ -55,7 +57,7 @@ class Faulty:
         return int(self.machine.read("proc/sys/kernel/tainted"))
 
     def lives(self) -> None:
-        """The rest of the machine goes on: guest code, services, sysfs, the log."""
+        """Check that the machine still works: guest code, services, sysfs, the log."""
         machine = self.machine
         assert machine.read("proc/cmdline").endswith("\n")
         assert machine.read("proc/meminfo").startswith("MemTotal:")
@@ -73,14 +75,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory, ko: Ko) -> Iterator[Faulty]
 
 @pytest.fixture
 def faulty(shared: Faulty) -> Iterator[Faulty]:
-    """A machine on which much has gone wrong already."""
+    """Return a machine that is shared by tests, in which modules have failed already."""
     yield shared
     shared.lives()
 
 
 @pytest.fixture
 def fresh(klpfs_machine: Machine, ko: Ko) -> Iterator[Faulty]:
-    """A machine of its own, in virtual time."""
+    """Return a new machine in virtual time."""
     faulty = Faulty(klpfs_machine, ko("faulty_000").read_bytes())
     yield faulty
     faulty.lives()
@@ -88,14 +90,14 @@ def fresh(klpfs_machine: Machine, ko: Ko) -> Iterator[Faulty]:
 
 @pytest.fixture
 def real_time(klpfs_mount: Callable[..., Machine], ko: Ko) -> Iterator[Faulty]:
-    """A machine of its own, in real time, for what signals do."""
+    """Return a new machine in real time, for tests with signals."""
     faulty = Faulty(klpfs_mount(), ko("faulty_000").read_bytes())
     yield faulty
     faulty.lives()
 
 
 def has(log: list[str], *patterns: str) -> None:
-    """The log has lines that match, in this order."""
+    """Check that the log has lines that match the patterns, in this order."""
     lines = iter(log)
     for pattern in patterns:
         assert any(re.search(pattern, line) for line in lines), pattern + " in\n" + "\n".join(log)
@@ -164,12 +166,12 @@ KILLED = [
 
 @pytest.mark.parametrize(("fault", "patterns"), [(row[0], row[1:]) for row in KILLED],
                          ids=[row[0] for row in KILLED])  # fmt: skip
-def test_what_kills_the_task(faulty: Faulty, fault: str, patterns: tuple[str, ...]) -> None:
+def test_faults_that_kill_the_task(faulty: Faulty, fault: str, patterns: tuple[str, ...]) -> None:
     assert faulty.load(fault) == errno.EFAULT
     has(faulty.machine.dmesg(), *patterns, "^Call Trace:$", "^Modules linked in: .*" + faulty.name,
         "^---. end trace 0000000000000000 .---$")  # fmt: skip
     assert faulty.taint & DIE
-    # The task is dead, and its module stays on its way in for ever.
+    # The task is dead, and its module stays in the state COMING for ever.
     assert faulty.machine.read(f"sys/module/{faulty.name}/initstate") == "coming\n"
 
 
@@ -212,7 +214,7 @@ SURVIVED = [
 
 @pytest.mark.parametrize(("given", "taint", "patterns"), [(row[0], row[1], row[2:]) for row in SURVIVED],
                          ids=["-".join(row[0]) for row in SURVIVED])  # fmt: skip
-def test_what_the_task_survives(
+def test_faults_that_the_task_survives(
     faulty: Faulty, given: tuple[str, ...], taint: int, patterns: tuple[str, ...]
 ) -> None:
     assert faulty.load(*given) == 0
@@ -249,7 +251,7 @@ def test_an_oops_stops_the_tracer(faulty: Faulty) -> None:
 
 
 def test_an_oops_while_a_message_is_made(faulty: Faulty) -> None:
-    """Code that klpfs has put into the kernel has its name in a call trace."""
+    """Code that klpfs has added to the kernel has a name in a call trace."""
     assert faulty.load("printk_wild") == errno.EFAULT
     trace = [
         "^Call Trace:$",
@@ -268,7 +270,7 @@ def test_the_log_has_a_limit(faulty: Faulty) -> None:
     assert 900 < len(faulty.machine.dmesg()) < 1100  # a megabyte
     assert faulty.load("printk_long") == 0
     faulty.machine.rmmod(faulty.name)
-    assert faulty.load("in") == 0  # ends the line, which has lost its newline
+    assert faulty.load("in") == 0  # ends the line, whose newline was cut off
     longest = LOG_LINE_MAX - len("\x016\0")
     assert [len(line) for line in faulty.machine.dmesg()] == [
         longest,
@@ -276,8 +278,8 @@ def test_the_log_has_a_limit(faulty: Faulty) -> None:
     ]
 
 
-def test_page_tables_that_guest_code_has_spoilt(klpfs_machine: Machine, ko: Ko) -> None:
-    """The machine is lost, as any would be; nothing of the host is there, and the mount answers."""
+def test_page_tables_that_guest_code_has_overwritten(klpfs_machine: Machine, ko: Ko) -> None:
+    """The guest is unusable, as a real machine would be. No host memory is visible, and the mount works."""
     assert Faulty(klpfs_machine, ko("faulty_000").read_bytes()).load("table_spoilt") != 0
     assert klpfs_machine.read("machine/pid").strip().isdecimal()
     with pytest.raises(OSError) as caught:
@@ -286,7 +288,7 @@ def test_page_tables_that_guest_code_has_spoilt(klpfs_machine: Machine, ko: Ko) 
     assert klpfs_machine.read("machine/clock").endswith("virtual\n")
 
 
-# -- elsewhere than in init -----------------------------------------------------------------------
+# -- outside of init ------------------------------------------------------------------------------
 
 
 def test_a_show_function_that_oopses(faulty: Faulty) -> None:
@@ -311,7 +313,7 @@ def test_an_exit_that_oopses(faulty: Faulty) -> None:
     "fault", ["read_null", "bug", "overflow_stack", "mov_cr3", "service_null", "none"]
 )
 def test_a_fault_on_a_thread_of_the_kernel(faulty: Faulty, where: str, fault: str) -> None:
-    """The thread is gone; for timers and work there is another one."""
+    """The thread ends. Those of timers and workqueues are replaced."""
     assert faulty.load(fault, f"where={where}") == 0
     faulty.machine.advance(1)
     log = faulty.machine.dmesg()
@@ -343,7 +345,7 @@ def test_a_show_function_that_leaves_preemption_off(faulty: Faulty) -> None:
 
 
 class Loading:
-    """``insmod`` by a thread that may never come back from it."""
+    """A call of insmod in a thread, which may never return."""
 
     def __init__(self, faulty: Faulty, fault: str, *parameters: str) -> None:
         self.result: int | None = None
@@ -379,7 +381,7 @@ class Loading:
     ],
 )  # fmt: skip
 def test_a_lockup(fresh: Faulty, fault: str, line: str, reason: str, taint: int) -> None:
-    """Nothing else of the guest runs until a watchdog ends it; what needs none of its code answers."""
+    """No other guest code runs until a watchdog ends the task. Files that need no guest code work."""
     loading = Loading(fresh, fault)
     assert "coming" in fresh.machine.read(f"sys/module/{fresh.name}/initstate")
     assert fresh.name in fresh.machine.read("proc/modules")
@@ -390,7 +392,7 @@ def test_a_lockup(fresh: Faulty, fault: str, line: str, reason: str, taint: int)
     assert fresh.taint & taint == taint
 
 
-def test_a_lockup_that_shall_not_panic(fresh: Faulty) -> None:
+def test_a_lockup_without_panic(fresh: Faulty) -> None:
     fresh.machine.write("proc/sys/kernel/softlockup_panic", "0\n")
     with pytest.raises(OSError):
         fresh.machine.write("proc/sys/kernel/softlockup_panic", "2\n")
@@ -408,7 +410,7 @@ def test_a_lockup_that_shall_not_panic(fresh: Faulty) -> None:
 @pytest.mark.parametrize("fault", ["loop", "loop_locking", "loop_printing", "loop_allocating",
                                    "loop_unlocking", "loop_sleeping"])  # fmt: skip
 def test_a_loop_that_can_be_preempted(fresh: Faulty, ko: Ko, fault: str) -> None:
-    """It is no lockup and is not reported; everybody else has their turns, and patches apply."""
+    """It is not reported as a lockup. Other tasks run, and patches can be applied."""
     assert fresh.load(fault, "where=kthread") == 0
     fresh.machine.advance(60)
     fresh.lives()
@@ -463,7 +465,7 @@ MODULE_INFO(livepatch, "Y");
 
 
 def test_a_callback_that_locks_up(klpfs_machine: Machine, ko: Ko) -> None:
-    """The patch is refused, and klp_mutex is free for the next."""
+    """The patch is refused, and klp_mutex is released."""
     fresh = Faulty(klpfs_machine, ko("faulty_000", CALLBACK).read_bytes())
     loading = Loading(fresh, "", "")
     klpfs_machine.advance(25)
@@ -478,7 +480,7 @@ def test_a_callback_that_locks_up(klpfs_machine: Machine, ko: Ko) -> None:
 
 
 def reader(faulty: Faulty) -> subprocess.Popen[bytes]:
-    """``cat`` in the middle of its read."""
+    """Return a ``cat`` that is blocked in read(2)."""
     process = subprocess.Popen(["cat", faulty.machine.path("proc/faulty")], stderr=subprocess.PIPE)
     path = faulty.machine.path(f"proc/{process.pid}")
     faulty.machine.wait_until(path.exists, "its task")

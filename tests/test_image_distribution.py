@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stock kernels as images: made ones that are small, and one of Debian's."""
+"""Images of distribution kernels: small ones made by the tests, and one of Debian."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INIT = TEXT + 0x90000
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where images are kept during a test."""
+    """Return the cache directory of a test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "klpfs"
 
@@ -50,7 +50,7 @@ def load(directory: Path, kernel: Kernel) -> Image:
 # -- what is in it --------------------------------------------------------------------------------
 
 
-def test_what_it_says_of_itself(tmp_path: Path) -> None:
+def test_release_vermagic_and_build_id(tmp_path: Path) -> None:
     image = load(tmp_path, Kernel())
     assert (image.release, image.vermagic, image.banner) == (RELEASE, VERMAGIC, BANNER)
     assert image.build_id == BUILD_ID.hex()
@@ -86,7 +86,7 @@ def test_ftrace_sites_are_in_order_and_not_in_init_text(tmp_path: Path) -> None:
 
 
 def test_pages_have_the_rights_of_a_booted_kernel(tmp_path: Path) -> None:
-    """Nothing is both written and executed; .rodata, which the linker calls writable, is not."""
+    """No page is writable and executable. .rodata, which is writable in the file, is read-only."""
     image = load(tmp_path, Kernel())
     rights = {
         page: "w" * segment.writable + "x" * segment.executable
@@ -96,7 +96,7 @@ def test_pages_have_the_rights_of_a_booted_kernel(tmp_path: Path) -> None:
     assert rights[TEXT] == rights[TEXT + PAGE] == "x"
     assert rights[TEXT + 0x10000] == rights[TEXT + 0x50000] == ""
     assert rights[TEXT + 0x80000] == "w"
-    assert rights[INIT] == "w"  # the first copy of per-CPU variables
+    assert rights[INIT] == "w"  # the first copy of the per-CPU variables
     assert rights[INIT + 0x1000] == "x"
     assert rights[INIT + 0x2000] == "w"
     assert rights[INIT + 0x4000] == rights[INIT + 0x5000] == "w"
@@ -133,10 +133,10 @@ def test_a_kernel_without_orc_has_frame_pointers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kernel", "reason"),
     [
-        (Kernel(btf=None), "it has no types (CONFIG_DEBUG_INFO_BTF)"),
+        (Kernel(btf=None), "it has no type information (CONFIG_DEBUG_INFO_BTF)"),
         (
             Kernel(leave_out=frozenset({"klp_enable_patch"})),
-            "it has no livepatch (CONFIG_LIVEPATCH)",
+            "it has no live patching (CONFIG_LIVEPATCH)",
         ),
         (Kernel(leave_out=frozenset({"vermagic"})), "it has no symbol vermagic"),
         (Kernel(leave_out=frozenset({"__stop_mcount_loc"})), "it has no symbol __stop_mcount_loc"),
@@ -159,7 +159,7 @@ def test_no_symbol_table(tmp_path: Path) -> None:
 def test_a_program_of_user_space(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(elf([Sec(".rodata", 0x402000, b"hello")]))
-    with pytest.raises(ImageError, match="it is an ELF file, but no kernel"):
+    with pytest.raises(ImageError, match="it is an ELF file, but not a kernel"):
         distribution.load(program)
 
 
@@ -184,7 +184,7 @@ WHOLE = Kernel().vmlinux()
 def test_damaged_kernels(
     tmp_path: Path, changes: list[tuple[int, bytes]], shuffled: list[int]
 ) -> None:
-    """``shuffled`` are places in the section headers, at the end."""
+    """``shuffled`` are places in the section headers, which are at the end."""
     data = bytearray(WHOLE)
     for at, junk in [*changes, *((len(data) - 15 * 64 + at, b"\xff") for at in shuffled)]:
         data[at : at + len(junk)] = junk
@@ -215,7 +215,7 @@ def test_it_is_read_once(tmp_path: Path, kept: Path) -> None:
 
 
 def test_another_file_is_another_image(tmp_path: Path, kept: Path) -> None:
-    """Even if it says that it is the same build."""
+    """This holds even if both have the same build id."""
     assert "new_function" not in load(tmp_path, Kernel()).exports
     functions = ["cmdline_proc_show", "klp_enable_patch", "_printk", "new_function"]
     changed = load(tmp_path, Kernel(functions=functions))
@@ -250,7 +250,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "vmlinuz"
     path.write_bytes(bzimage(Kernel().vmlinux()))
     assert distribution.load(path, said.append).release == RELEASE
-    assert said[-1] == "it will have to be read again: it cannot be kept (Not a directory)"
+    assert said[-1] == "the kernel cannot be cached (Not a directory)"
 
 
 def test_many_at_once(tmp_path: Path, kept: Path) -> None:
@@ -267,7 +267,7 @@ def test_many_at_once(tmp_path: Path, kept: Path) -> None:
 
 @pytest.fixture(scope="module")
 def vmlinuz() -> Path:
-    """Debian's kernel for virtual machines, the smallest; it is fetched once."""
+    """Return Debian's cloud kernel, the smallest one. It is downloaded once."""
     script = Path(__file__).parent.parent / "scripts/get-debian-kernel"
     done = subprocess.run([script, "cloud-amd64"], capture_output=True, text=True, timeout=150)
     if done.returncode:
@@ -280,7 +280,7 @@ def debian(vmlinuz: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         image = distribution.load(vmlinuz)
-        assert distribution.load(vmlinuz) == image  # as it was kept
+        assert distribution.load(vmlinuz) == image  # from the cache
     return image
 
 
@@ -305,7 +305,7 @@ def test_debian_is_what_its_file_name_says(debian: Image, vmlinuz: Path) -> None
 
 
 def test_debian_symbols_and_exports_agree(debian: Image) -> None:
-    """They come out of different tables."""
+    """They are in different tables."""
     places = {(symbol.name, symbol.addr) for symbol in debian.symbols}
     assert len(debian.symbols) > 80_000
     assert len(debian.exports) > 9_000
@@ -317,7 +317,7 @@ def test_debian_symbols_and_exports_agree(debian: Image) -> None:
 
 
 def test_debian_ftrace_sites_call_fentry(debian: Image) -> None:
-    """Or are the nop that the build puts there."""
+    """The other sites are nops, which the build writes."""
     at = addresses(debian)
     fentry, first = at["__fentry__"], set()
     for site in debian.ftrace_sites:
@@ -362,7 +362,7 @@ def test_debian_unwinder(debian: Image) -> None:
 def test_debian_packed_otherwise(
     debian: Image, vmlinuz: Path, tmp_path: Path, compression: str
 ) -> None:
-    """The same kernel as other distributions would pack it."""
+    """The same kernel, packed as by other distributions."""
     with vmlinuz.open("rb") as file:
         vmlinux = open_vmlinux(file).read()
     again = tmp_path / "vmlinuz"

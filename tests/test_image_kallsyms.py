@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Symbol tables of kernels, found in a haystack and read."""
+"""Symbol tables of kernels, found among other data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=[layout.name for layout
 
 
 def many(count: int, per_cpu: bool = True) -> list[Sym]:
-    """Symbols that look like a kernel's, with long names among them and per-CPU ones before them."""
+    """Return symbols like those of a kernel, with some long names and with per-CPU symbols first."""
     chance = random.Random(count)
     names = ["_".join(chance.choices(WORDS, k=chance.randint(1, 6))) for _ in range(count)]
     for i in range(7, count, 97):
@@ -42,7 +42,7 @@ def as_symbols(table: Table) -> list[Sym]:
 
 
 def has_room_for_per_cpu(layout: Layout) -> bool:
-    """Whether this layout can say an address that is far from the kernel."""
+    """Return whether this layout can store an address that is far from the kernel."""
     return layout.addresses in ("absolute", "percpu")
 
 
@@ -90,7 +90,7 @@ def test_a_name_needs_not_be_ascii() -> None:
 
 
 def test_digits_alone_are_no_table() -> None:
-    """As a table of strings that some driver has."""
+    """A driver may have such a table of strings."""
     digits = b"".join(b"%d\0" % i for i in range(300))
     symbols = many(300)
     haystack = digits + bytes(-len(digits) % 8)
@@ -102,7 +102,7 @@ def test_digits_alone_are_no_table() -> None:
 
 @pytest.mark.parametrize("junk", [bytes(8), bytes(5) + b"\x04\0\0", b"\0\0\0\0\1\0\0\0"])
 def test_what_looks_like_a_table_at_every_place(junk: bytes) -> None:
-    """It ends, and does not take forever."""
+    """The search ends, and does not take long."""
     table = tables(many(300), LAYOUTS[3], RODATA)
     tokens = table[table.rindex(b"0\x001\x002\x00") - 3200 & -8 :]
     assert kallsyms.find(junk * (1 << 19) + tokens, RODATA) is None

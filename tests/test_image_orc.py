@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ORC tables, and stacks walked with them."""
+"""ORC tables, and stack traces with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = 0xFFFFFFFF81000000
 
 
 class Bits(NamedTuple):
-    """What follows the registers in an entry: names and numbers of bits."""
+    """The fields behind the registers in an entry, with their sizes in bits."""
 
     linux: str
     members: dict[str, int]
@@ -34,7 +34,7 @@ formats = pytest.mark.parametrize("bits", FORMATS, ids=[bits.linux for bits in F
 
 
 def types(bits: Bits) -> Types:
-    """BTF with ``struct orc_entry``, which is packed to 6 bytes."""
+    """Return types with ``struct orc_entry``, which is packed to 6 bytes."""
     strings = bytearray(b"\0")
 
     def string(text: str) -> int:
@@ -56,7 +56,7 @@ def types(bits: Bits) -> Types:
 
 
 def encode(entry: OrcEntry, bits: Bits) -> bytes:
-    """As objtool does."""
+    """Encode an entry, as objtool does."""
     old = "end" in bits.members
     values = {
         "type": max(entry.kind - Kind.CALL, 0) if old else entry.kind,
@@ -97,7 +97,7 @@ def test_every_format(bits: Bits, entry: OrcEntry) -> None:
 
 @pytest.mark.parametrize("bits", FORMATS[1:], ids=["6.3", "6.4"])
 def test_a_call_frame_may_be_a_signal_frame(bits: Bits) -> None:
-    """From 6.3: ``ret_from_fork`` is not called, but gone to."""
+    """From 6.3 on, that of ``ret_from_fork`` is, as it is entered by a jump."""
     entry = CALL._replace(signal=True)
     assert table([(TEXT, entry)], bits).find(TEXT) == entry
 
@@ -135,7 +135,7 @@ def test_tables_of_different_lengths_are_refused() -> None:
 @formats
 @given(offsets=st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=20))
 def test_a_modules_tables_get_sorted(bits: Bits, offsets: list[tuple[int, bool]]) -> None:
-    """An address that has an entry twice is found with the one that knows something."""
+    """If an address has two entries, the one that is not UNDEFINED is found."""
     entries = [
         (TEXT + offset, numbered(i) if known else UNKNOWN)
         for i, (offset, known) in enumerate(offsets)
@@ -155,7 +155,7 @@ STACK = range(0xFFFFC90000000000, 0xFFFFC90000004000)
 
 
 class Stack:
-    """A stack that is filled from its top down."""
+    """A stack that grows down from its top."""
 
     def __init__(self) -> None:
         self.sp = STACK.stop
@@ -168,7 +168,7 @@ class Stack:
         return self.sp
 
     def push_regs(self, **registers: int) -> int:
-        """A struct pt_regs; returns its address."""
+        """Push a struct pt_regs; return its address."""
         names = "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss"
         return self.push(*(registers.get(name, 0) for name in reversed(names.split())))
 
@@ -177,7 +177,7 @@ OUTER, MIDDLE, INNER, ENTRY = (TEXT + 0x100 * i for i in range(1, 5))
 
 
 def finder(**entries: OrcEntry) -> Callable[[int], OrcEntry | None]:
-    """Entries of whole functions."""
+    """Return a find function with one entry for each function."""
     functions = {globals()[name.upper()] & ~0xFF: entry for name, entry in entries.items()}
     return lambda ip: functions.get(ip & ~0xFF)
 
@@ -187,7 +187,7 @@ def is_text(address: int) -> bool:
 
 
 def test_calls() -> None:
-    """``inner`` waits, ``middle`` keeps rbp, ``outer`` is where the task began."""
+    """``inner`` sleeps, ``middle`` saves rbp, ``outer`` is the first function of the task."""
     stack = Stack()
     stack.push(0)
     middle_return = stack.push(OUTER + 5)
@@ -205,7 +205,7 @@ def test_calls() -> None:
 
 
 def test_the_return_address_is_looked_up_in_the_call_before_it() -> None:
-    """A call that never comes back may be the last instruction of a function."""
+    """A call that never returns may be the last instruction of a function."""
     stack = Stack()
     stack.push(0, MIDDLE)  # behind the end of outer
     find = finder(inner=CALL, outer=END)
@@ -216,7 +216,7 @@ def test_the_return_address_is_looked_up_in_the_call_before_it() -> None:
 
 
 def test_an_interrupt() -> None:
-    """``middle`` was interrupted at its first instruction, whose layout counts then."""
+    """``middle`` was interrupted at its first instruction, whose entry must be used."""
     stack = Stack()
     stack.push(0, OUTER + 5)
     interrupted = stack.sp
@@ -246,7 +246,7 @@ def test_an_interrupt_of_user_space_is_the_end() -> None:
 
 
 def test_registers_that_only_iret_takes() -> None:
-    """Entry code before it has saved the others: rbp is still what it was."""
+    """Entry code that has not saved the other registers: rbp is unchanged."""
     stack = Stack()
     stack.push(0, OUTER + 5)
     interrupted = stack.sp
@@ -264,7 +264,7 @@ def test_registers_that_only_iret_takes() -> None:
 
 @pytest.mark.parametrize("name", ["R10", "R13", "DI", "DX"])
 def test_a_realigned_stack(name: str) -> None:
-    """gcc keeps the caller's stack pointer in another register; only saved ones can be looked up."""
+    """gcc keeps the caller's stack pointer in another register, which is known only if it was saved."""
     stack = Stack()
     stack.push(0, OUTER + 5)
     caller = stack.sp + 8
@@ -280,7 +280,7 @@ def test_a_realigned_stack(name: str) -> None:
 
 
 def test_indirect_registers() -> None:
-    """The caller's stack pointer is itself on the stack, where rsp or rbp points."""
+    """The caller's stack pointer is on the stack, at rsp or rbp."""
     for register, offset in ((Register.SP_INDIRECT, 8), (Register.BP_INDIRECT, -8)):
         stack = Stack()
         stack.push(0, OUTER + 5)
@@ -316,15 +316,15 @@ def test_code_without_entries_is_guessed_to_have_a_frame_pointer() -> None:
     ("inner", "words"),
     [
         (UNKNOWN, [OUTER]),
-        (OrcEntry(Kind.CALL, Register.PREV_SP, 8), [OUTER]),  # what cannot be a base
+        (OrcEntry(Kind.CALL, Register.PREV_SP, 8), [OUTER]),  # a register that cannot be a base
         (CALL._replace(bp_reg=Register.SP), [OUTER]),
         (CALL._replace(kind=7), [OUTER]),
-        (CALL._replace(sp_offset=0), [OUTER]),  # no step up
+        (CALL._replace(sp_offset=0), [OUTER]),  # not above the frame before
         (CALL._replace(sp_offset=-64), [OUTER]),
-        (CALL._replace(sp_offset=0x5000), [OUTER]),  # off the stack
+        (CALL._replace(sp_offset=0x5000), [OUTER]),  # outside of the stack
         (CALL, [0x1234]),  # not text
         (CALL, [0]),
-        (REGS, [OUTER]),  # less than registers is left of the stack
+        (REGS, [OUTER]),  # not enough stack left for registers
         (IRET, [OUTER]),
     ],
 )

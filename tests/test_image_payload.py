@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a kernel's file to the vmlinux that is packed in it."""
+"""The vmlinux in a kernel's file."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_every_compression(compression: str) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_vmlinux_without_a_setup_header(compression: str) -> None:
-    """As some distributions have it beside the bzImage: vmlinux.xz, or as it is."""
+    """Some distributions ship a vmlinux.xz or a vmlinux beside the bzImage."""
     file = io.BytesIO(COMPRESSIONS[compression](VMLINUX))
     assert [section.data for section in Vmlinux(open_vmlinux(file)).sections] == [TEXT]
 
 
 def test_many_blocks_and_frames_of_lz4() -> None:
-    """A block has at most 8 MiB; ``lz4`` starts anew when it is given two files."""
+    """A block has at most 8 MiB. ``lz4`` of two files writes two frames."""
     large = VMLINUX + bytes(9 << 20)
     assert unpacked(bzimage(large, "lz4")) == large
     twice = COMPRESSIONS["lz4"](VMLINUX) + COMPRESSIONS["lz4"](TEXT)
@@ -61,19 +61,19 @@ def test_it_says_what_it_unpacks() -> None:
         (bytes(4096), "it is neither a bzImage nor a vmlinux"),
         (b"MZ" + bytes(54) + b"ARM\x64" + bytes(99), "it is an arm64 kernel"),
         (b"MZ\0\0zimg" + bytes(99), "it is an EFI zboot kernel, which x86-64 does not use"),
-        (PACKED["xz"][:0x240], "its setup header is cut off"),
-        (PACKED["xz"][:-200], "it is cut off: its payload should end at "),
+        (PACKED["xz"][:0x240], "its setup header is truncated"),
+        (PACKED["xz"][:-200], "it is truncated: its payload ends at "),
         (setup(VMLINUX, 0x207), "its boot protocol 2.07 is older than Linux 2.6.26"),
-        (setup(b""), "its setup header names no payload"),
-        (setup(b"what?"), "its payload starts with 77 68 61 74, which is no known compression"),
+        (setup(b""), "its setup header has no payload"),
+        (setup(b"what?"), "its payload begins with 77 68 61 74, which is not a known compression"),
         (setup(b"\x89LZO\0\r\n"), "it is compressed with LZO, which is not supported"),
         (
             setup(COMPRESSIONS["xz"](VMLINUX) + struct.pack("<I", len(VMLINUX) + 1)),
-            f"its xz data unpacks to {len(VMLINUX)} bytes, not to {len(VMLINUX) + 1} as it should",
+            f"its xz data unpacks to {len(VMLINUX)} bytes instead of {len(VMLINUX) + 1}",
         ),
     ],
 )
-def test_what_is_no_kernel(data: bytes, reason: str) -> None:
+def test_files_that_are_not_kernels(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=re.escape(reason)):
         unpacked(data)
 
@@ -102,7 +102,7 @@ def test_a_dictionary_larger_than_any_kernel() -> None:
 
 
 def test_a_file_that_is_far_too_large() -> None:
-    class Endless(io.RawIOBase):
+    class ListTooLong(io.RawIOBase):
         def seek(self, offset: int, whence: int = 0) -> int:
             return 0
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_far_too_large() -> None:
             return bytes(size)
 
     with pytest.raises(ImageError, match="larger than 268435456 bytes"):
-        open_vmlinux(Endless())
+        open_vmlinux(ListTooLong())
 
 
 @settings(max_examples=300, deadline=None)
@@ -143,16 +143,16 @@ def test_damaged_files(compression: str, changes: list[tuple[int, bytes]], cut: 
         (elf([], machine=183), "it is for arm64, not for x86-64"),
         (elf([], machine=3, elf_class=1), "it is for 32-bit x86, not for x86-64"),
         (elf([], machine=4711), "it is for machine 4711, not for x86-64"),
-        (elf([])[:-1], "it is cut off: it should have"),
-        (b"\x7fELF", "it is cut off: it should have 20 bytes or more, and it has 4"),
-        (setup(COMPRESSIONS["gzip"](b"no kernel at all")), "what is packed in it is no vmlinux"),
+        (elf([])[:-1], "it is truncated: it should have"),
+        (b"\x7fELF", "it is truncated: it should have at least 20 bytes, and it has 4"),
+        (setup(COMPRESSIONS["gzip"](b"no kernel at all")), "its content is not an ELF file"),
         (
             VMLINUX[:40] + bytes(8) + VMLINUX[48:60] + bytes(4) + VMLINUX[64:],
             "it has no section table",
         ),
     ],
 )
-def test_what_is_no_vmlinux_of_ours(data: bytes, reason: str) -> None:
+def test_files_that_are_not_an_x86_64_vmlinux(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=re.escape(reason)):
         Vmlinux(open_vmlinux(io.BytesIO(data)))
 
@@ -166,11 +166,11 @@ def test_reading_by_address() -> None:
     assert [section.name for section in vmlinux.sections] == [".a", ".b"]
     assert vmlinux.read(0x1005, 100) == b"more"
     assert vmlinux.text(0x1000) == "text"
-    assert vmlinux.read(0x3004, 4) == bytes(4)  # what starts as zeroes
-    assert vmlinux.range(0x1001, 0x1005) == b"ext\0"
+    assert vmlinux.read(0x3004, 4) == bytes(4)  # zeroes that are not in the file
+    assert vmlinux.read_range(0x1001, 0x1005) == b"ext\0"
     for address in (0xFFF, 0x1009, 0x3010):
         with pytest.raises(ImageError, match=f"it refers to address {address:#x}"):
             vmlinux.read(address, 1)
     for start, end in ((0x1005, 0x100A), (0x1005, 0x1000), (0x1000, 0x3000)):
-        with pytest.raises(ImageError, match="goes over a section's end"):
-            vmlinux.range(start, end)
+        with pytest.raises(ImageError, match="does not end in the section"):
+            vmlinux.read_range(start, end)

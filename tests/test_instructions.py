@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The instructions that are written into kernel text."""
+"""Instructions written into kernel text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SITE = 0xFFFFFFFF81000000
 
 
 @pytest.mark.parametrize("target", [SITE, SITE + 0x1000, SITE - 0x7FFF_0000, SITE + 0x7FFF_0000])
-def test_they_go_where_they_are_to_go(target: int) -> None:
+def test_calls_and_jumps_reach_their_targets(target: int) -> None:
     assert target_of(SITE, call_to(SITE, target)) == target
     assert target_of(SITE, jump_to(SITE, target)) == target
     assert target_of(SITE, b"\x0f\x1f\x44\x00\x00") is None
 
 
 def test_a_target_that_is_out_of_reach() -> None:
-    """A module may ask for anything; where the call goes then is its own fault."""
+    """The distance is truncated; a module may request any target."""
     assert len(call_to(SITE, 0x1234)) == CALL_SIZE
     assert len(jump_to(SITE, 0xDEAD000000000100)) == CALL_SIZE

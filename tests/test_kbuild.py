@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The module build: what a .ko is made of, and what the user sees when it cannot be made."""
+"""The module build: the content of a .ko, and the errors."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _messages_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Ko:
-    """A .ko as the loader would see it."""
+    """A .ko as the loader reads it."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -104,7 +104,7 @@ class Ko:
         return bytes(found.data())
 
     def relocations(self, section: str) -> dict[int, tuple[str, int]]:
-        """{offset: where it points}: a section and the address there, or ("", 0) if undefined."""
+        """Return {offset: (section, address in it)} of the targets, ("", 0) if undefined."""
         table = self.elf.get_section_by_name(f".rela{section}")
         assert isinstance(table, RelocationSection)
         found = {}
@@ -115,7 +115,7 @@ class Ko:
         return found
 
     def names(self, section: str) -> dict[int, str]:
-        """{offset: the symbol that the relocation there names}."""
+        """Return {offset: name of the symbol} of the relocations."""
         table = self.elf.get_section_by_name(f".rela{section}")
         assert isinstance(table, RelocationSection)
         return {
@@ -132,7 +132,7 @@ class Ko:
         )
 
     def symbol(self, name: str) -> tuple[str, int]:
-        """The section it is in, and where."""
+        """Return the section of a symbol, and its offset there."""
         symbols = self.symtab.get_symbol_by_name(name)
         assert symbols is not None
         return self._place(symbols[0])
@@ -147,7 +147,7 @@ class Ko:
 
 
 def write(directory: Path, **sources: str) -> list[Path]:
-    """Source files; a name's underscore stands for itself."""
+    """Write source files; return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.c" for name in sources]
     for path, text in zip(paths, sources.values(), strict=True):
@@ -200,7 +200,7 @@ def test_dashes_stay_in_the_file_name_only(tmp_path: Path) -> None:
 def test_this_module_names_the_module_and_its_functions(tmp_path: Path) -> None:
     ko = build_one(tmp_path, HELLO)
     section = ".gnu.linkonce.this_module"
-    name_offset = 24  # after the state and the list
+    name_offset = 24  # behind the state and the list
     assert ko.string(section, name_offset) == "hello"
     assert set(ko.names(section).values()) == {"init_module", "cleanup_module"}
     assert ko.symbol("init_module") == ko.symbol("hello_init") == (".init.text", 0)
@@ -299,7 +299,7 @@ def test_exports_and_depends(tmp_path: Path) -> None:
         entry = oracle.relocations(section)
         assert entry[0] == oracle.symbol(name)
         assert entry[4][0] == "__ksymtab_strings"
-        # each member of the entry is relative to its own address
+        # the members of an entry are relative to their own addresses
         assert oracle.string(*entry[4]) == name
     assert not any(".discard" in section.name for section in oracle.elf.iter_sections())
 
@@ -423,7 +423,7 @@ def test_a_symbol_is_exported_once(tmp_path: Path) -> None:
 def test_names_that_cannot_be_built(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a C source file"):
         kbuild.build([tmp_path / "patch.ko"])
-    with pytest.raises(ValueError, match="two modules of the name a_b"):
+    with pytest.raises(ValueError, match="two modules are named a_b"):
         kbuild.build([tmp_path / "a-b.c", tmp_path / "a_b.c"])
 
 
@@ -465,7 +465,7 @@ def headers() -> list[str]:
 
 
 def test_every_header_compiles_alone_and_without_a_warning(tmp_path: Path) -> None:
-    """In one run of the compiler each; that all of them get along is seen by including them all."""
+    """Each is compiled alone, and then all together."""
     everything = "".join(f"#include <{name}>\n" for name in headers())
     check = ["-DMODULE", '-DKBUILD_MODNAME="x"', "-Werror", "-fsyntax-only", "-x", "c", "-"]
 

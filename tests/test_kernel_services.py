@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Locks, completions, wait queues, timers, sleeping, kernel threads and work queues, called as guest
-code calls them: through the traps, from several tasks, also by machine code that waits in them."""
+"""Locks, completions, wait queues, timers, sleep, kernel threads and workqueues.
+
+They are called as guest code calls them: through traps, from several tasks, by machine code that
+sleeps in them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ settle = trio.testing.wait_all_tasks_blocked
 
 
 class Machine:
-    """The services under test on a computer of their own."""
+    """A computer with the services under test."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -65,7 +68,7 @@ class Machine:
     def __getitem__(self, name: str) -> int:
         return self.computer.symbol(name)
 
-    # -- what guest code has ----------------------------------------------------------------------
+    # -- guest code -------------------------------------------------------------------------------
 
     def alloc(self, size: int = 64) -> int:
         return self.slab.alloc(size, "test")
@@ -95,7 +98,7 @@ class Machine:
         return delayed
 
     def function(self, *steps: bytes) -> int:
-        """Put a function of these steps into the guest; returns its address."""
+        """Write a function made of steps into the guest; return its address."""
         code = b"\x55\x48\x89\xe5" + b"".join(steps) + b"\x5d\xc3"  # push rbp; mov rbp, rsp; ...
         address = self._code
         self.computer.memory.write(address, code)
@@ -103,7 +106,7 @@ class Machine:
         return address
 
     def call(self, name: str, *arguments: int) -> bytes:
-        """Call an exported function: the step of a function."""
+        """Return a step that calls an exported function."""
         loads = (b"\x48\xbf", b"\x48\xbe", b"\x48\xba", b"\x48\xb9")  # mov rdi / rsi / rdx / rcx
         code = b"".join(
             load + struct.pack("<Q", value & U64)
@@ -117,7 +120,7 @@ class Machine:
 
     @staticmethod
     def until(condition: bytes, body: bytes) -> bytes:
-        """``while (!condition) body``"""
+        """Return a step ``while (!condition) body``."""
         head = condition + b"\x84\xc0\x75" + bytes([len(body) + 2])  # test al, al; jnz
         return head + body + b"\xeb" + bytes([256 - len(head) - len(body) - 2])  # jmp
 
@@ -131,7 +134,7 @@ class Machine:
         return self.sched.create_kthread(name, main)
 
     async def on_task(self, name: str, *arguments: int) -> int:
-        """What a guest function returns that runs on a task of its own, as a signed long."""
+        """Run a guest function in its own task; return its result as a signed long."""
         return await _Call(self, name, arguments).result()
 
     def start(self, name: str, *arguments: int) -> _Call:
@@ -145,7 +148,7 @@ class Machine:
 
 
 class _Call:
-    """A call that is under way on a task of its own."""
+    """A call in progress in its own task."""
 
     def __init__(self, machine: Machine, name: str, arguments: tuple[int, ...]) -> None:
         self.returned: int | None = None
@@ -177,7 +180,7 @@ async def booted(clock: Clock) -> AsyncIterator[Machine]:
 
 @pytest.fixture
 async def machine() -> AsyncIterator[Machine]:
-    """With a virtual clock, that is moved by `advance`."""
+    """Return a machine with a virtual clock, which `advance` moves."""
     async with booted(VirtualClock()) as machine:
         yield machine
 
@@ -212,7 +215,7 @@ async def test_mutex_goes_from_one_task_to_the_next_in_line(machine: Machine) ->
         return main
 
     tasks = []
-    for n in range(4):  # in this order: trio starts tasks in any
+    for n in range(4):  # in this order; trio starts tasks in a random one
         tasks.append(machine.spawn(contender(n)))
         await settle()
     assert [task.service for task in tasks] == ["msleep", *["mutex_lock"] * 3]
@@ -254,7 +257,7 @@ async def test_a_cancelled_waiter_does_not_keep_the_mutex(machine: Machine) -> N
             nursery.start_soon(waits)
             await settle()
             nursery.cancel_scope.cancel()
-        assert not machine.locking.mutex_trylock(mutex)  # handed over, in vain
+        assert not machine.locking.mutex_trylock(mutex)  # handed over to the cancelled task
     assert machine.locking.mutex_trylock(mutex)
 
 
@@ -338,7 +341,7 @@ async def test_rw_semaphore_lets_readers_in_together_and_writers_alone(machine: 
 # -- completions ----------------------------------------------------------------------------------
 
 
-async def test_complete_wakes_one_and_complete_all_everybody(machine: Machine) -> None:
+async def test_complete_wakes_one_waiter_and_complete_all_wakes_all(machine: Machine) -> None:
     completion = machine.new("struct completion", "wait.task_list")
     address = completion.address_
     calls = []
@@ -441,7 +444,7 @@ async def test_prepare_to_wait_event_with_a_signal(machine: Machine) -> None:
     assert got == [-ERESTARTSYS, 0]
 
 
-async def test_of_exclusive_waiters_one_is_woken(machine: Machine) -> None:
+async def test_one_exclusive_waiter_is_woken(machine: Machine) -> None:
     head = machine.new("struct wait_queue_head", "head").address_
     woken = []
 
@@ -528,7 +531,7 @@ async def test_schedule_timeout_returns_the_jiffies_left(machine: Machine) -> No
     over = machine.start("schedule_timeout_uninterruptible", HZ)
     await advance(machine, 1)
     assert await over.result() == 0
-    assert await machine.on_task("schedule_timeout", 7) == 7  # it is running: nobody sleeps
+    assert await machine.on_task("schedule_timeout", 7) == 7  # it does not sleep: it is running
 
 
 async def test_jiffies_and_ktime(machine: Machine) -> None:
@@ -589,7 +592,7 @@ async def test_timers_move_and_stop(machine: Machine) -> None:
 async def test_a_timer_can_start_itself_again(machine: Machine) -> None:
     count = machine.alloc()
     timer = machine.new("struct timer_list")
-    # Its time is over at once, and still it runs once a tick, not for ever.
+    # It expires at once, but runs only once per tick.
     timer.function = machine.function(
         machine.increment(count), machine.call("mod_timer", timer.address_, INITIAL_JIFFIES)
     )
@@ -650,7 +653,7 @@ async def test_kthread_runs_when_it_is_woken_and_stops_when_it_is_told(machine: 
     assert await machine.on_task("wake_up_process", address) == 1
     await advance(machine, 2.5)
     assert machine.space.read_u64(count) == 3
-    assert s32(await machine.on_task("kthread_stop", address)) == 42  # out of its sleep
+    assert s32(await machine.on_task("kthread_stop", address)) == 42  # woken from its sleep
     assert task.ended.is_set()
     assert address not in machine.slab.allocations()
 
@@ -757,7 +760,7 @@ async def test_another_worker_starts_when_one_sleeps(machine: Machine) -> None:
     await advance(machine, 1)
     assert machine.space.read_u64(count) == 5
     await advance(machine, 1000)
-    assert len(machine.tasks("kworker/0:")) == 3  # two that are kept, and the one for WQ_HIGHPRI
+    assert len(machine.tasks("kworker/0:")) == 3  # two idle ones, and that of WQ_HIGHPRI
 
 
 async def test_an_ordered_queue_does_one_thing_after_the_other(machine: Machine) -> None:
@@ -908,7 +911,7 @@ async def test_work_of_python(machine: Machine) -> None:
     machine.workqueues.queue(function)
     await settle()
     assert len(done) == 1
-    machine.workqueues.queue_delayed(function, 5.0)  # it waits already, for one second
+    machine.workqueues.queue_delayed(function, 5.0)  # it is pending already, for one second
     await advance(machine, 10)
     assert [now for _, now in done] == [0, 1_000_000_000, 2_000_000_000]
     assert all(comm.startswith("kworker/0:") for comm, _ in done)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``dev/kmsg``, as Documentation/ABI/testing/dev-kmsg has it."""
+"""dev/kmsg: Documentation/ABI/testing/dev-kmsg."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def kmsg(machine: Machine) -> Path:
 
 @pytest.fixture
 def at_end(kmsg: Path) -> Iterator[int]:
-    """A reader to whom only what comes now is new."""
+    """Return a reader that gets only new records."""
     with opened(kmsg, os.O_RDONLY | os.O_NONBLOCK) as log:
         os.lseek(log, 0, os.SEEK_END)
         yield log
@@ -49,7 +49,7 @@ def write(kmsg: Path, data: bytes) -> int:
 
 
 def record(log: int) -> tuple[int, int, bytes]:
-    """Priority, number and text of the next record."""
+    """Return priority, number and text of the next record."""
     found = RECORD.fullmatch(os.read(log, 8192))
     assert found
     return int(found[1]), int(found[2]), found[5]
@@ -106,7 +106,7 @@ def test_what_is_written_can_be_read(
 
 
 def test_a_line_without_an_end_shows_when_the_next_one_comes(kmsg: Path, at_end: int) -> None:
-    """For it might go on (KERN_CONT)."""
+    """The next message may continue it (KERN_CONT)."""
     for line in (b"no newline", b"ends here\0and not there\n"):
         assert write(kmsg, line) == len(line)
         assert errno_of(lambda: os.read(at_end, 8192)) == "EAGAIN"
@@ -151,7 +151,7 @@ def test_seeking(kmsg: Path, at_end: int) -> None:
 def test_poll(kmsg: Path, at_end: int) -> None:
     poll = select.poll()
     poll.register(at_end, select.POLLIN)
-    # Of lseek(2) FUSE tells with the next read and not before.
+    # FUSE sends the offset of lseek(2) with the next read.
     assert errno_of(lambda: os.read(at_end, 8192)) == "EAGAIN"
     assert poll.poll(0) == []
     timer = threading.Timer(0.2, write, [kmsg, b"news\n"])
@@ -170,7 +170,7 @@ def test_it_can_be_read_and_written_through_one_descriptor(kmsg: Path) -> None:
 
 
 def test_records_that_were_overwritten(kmsg: Path) -> None:
-    """Last, for it fills the log."""
+    """This is the last test, as it fills the log."""
     with opened(kmsg, os.O_RDONLY | os.O_NONBLOCK) as slow, opened(kmsg, os.O_WRONLY) as log:
         assert record(slow)[1] == 0
         for number in range(1200):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The livepatch core: callbacks, replacing, stacking, modules that come and go, transitions that stall,
-and what is left behind by a callback that dies."""
+"""The livepatch core: callbacks, atomic replace, stacked patches, coming and going modules, stalled
+transitions, and callbacks that die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EMPTY = '#include <linux/module.h>\nMODULE_LICENSE("GPL");\n'
 
 @pytest.fixture
 async def guest() -> AsyncIterator[Guest]:
-    """A kernel with nothing loaded; in the end everything must still fit together."""
+    """Return a kernel without modules. All invariants must hold at the end."""
     async with booted() as guest:
         yield guest
         guest.check()
@@ -30,7 +30,7 @@ async def guest() -> AsyncIterator[Guest]:
 
 @pytest.fixture
 async def target(guest: Guest, ko: Ko) -> Guest:
-    """The same with the module that is patched."""
+    """Return a kernel with the target module."""
     await guest.insmod(ko("klp_target"))
     guest.log()
     return guest
@@ -54,7 +54,7 @@ async def take_off(guest: Guest, *names: str) -> None:
 
 
 def callbacks(guest: Guest) -> list[str]:
-    """What the callbacks of klp_callbacks have said."""
+    """Return the new log lines of the callbacks of klp_callbacks."""
     prefix = "klp_callbacks: "
     return [line.removeprefix(prefix) for line in guest.log() if line.startswith(prefix)]
 
@@ -122,7 +122,7 @@ async def test_pre_patch_that_fails_on_a_coming_module_refuses_the_module(
 
 
 async def test_no_post_unpatch_where_pre_patch_was_not_called(target: Guest, ko: Ko) -> None:
-    """A patch that cannot be applied to its second object."""
+    """The patch cannot be applied to its second object."""
     said = 'static int pre(struct klp_object *obj) { pr_info("pre_patch\\n"); return 0; }\n' \
         'static void post(struct klp_object *obj) { pr_info("post_unpatch\\n"); }\n'  # fmt: skip
     source = patch_source(
@@ -169,7 +169,7 @@ async def test_an_oops_in_post_patch_leaves_the_patch_on(target: Guest, ko: Ko) 
 
 
 async def test_an_oops_in_post_patch_on_a_worker(target: Guest, ko: Ko) -> None:
-    """It ends the transition, a second after the sleeper has left the function."""
+    """The callback runs at the end of the transition, a second after the sleeper has left the function."""
     nap = await target.start("nap")
     source = patch_source(
         {TARGET: {"nap": 99}},
@@ -208,7 +208,7 @@ async def test_an_oops_on_a_coming_module(
     await guest.insmod(ko("klp_callbacks"), f"object=klp_target oops={callback}")
     with pytest.raises(TaskExit):
         await guest.insmod(ko("klp_target"))
-    assert await guest.call("one") == version  # it stays, half loaded
+    assert await guest.call("one") == version  # it stays in the state COMING
     assert await guest.read("klp_callbacks/klp_target/patched") == str(int(version == 11))
     await guest.write("klp_callbacks/enabled", 0)
     guest.check()
@@ -394,7 +394,7 @@ async def test_a_hundred_functions(guest: Guest, ko: Ko) -> None:
 
 
 async def test_patching_a_thousand_functions(guest: Guest, ko: Ko) -> None:
-    """How the time grows with their number is a row of scripts/bench."""
+    """The growth of the time with their number is a row of scripts/bench."""
     await many(guest, ko, 1000)
 
 
@@ -454,7 +454,7 @@ async def test_atomic_replace_brings_the_original_back_where_it_has_nothing(
     assert await target.versions("one", "two", "three") == [11, 22, 23]
     nop = await patched_nap(target, ko, "klp_c", {"three": 33}, replace=True)
     assert await target.read("klp_c/replace") == "1"
-    # on its way: three is new, and of the others there are nops
+    # in transition: three() is new, the others have nops
     assert sorted(target.kobject("klp_c/klp_target").children) == [
         "nap,1", "one,1", "three,1", "two,1"
     ]  # fmt: skip
@@ -493,7 +493,7 @@ async def test_nops_for_a_module_that_comes_and_goes_during_the_transition(
     nap = await patched_nap(target, ko, "klp_b", replace=True)
     for _ in range(2):
         await target.insmod(ko("klp_other", other))
-        assert await target.call("other", module="klp_other") == 7  # of a new task
+        assert await target.call("other", module="klp_other") == 7  # in a new task
         target.check()
         await target.rmmod("klp_other")
         target.check()
@@ -584,7 +584,7 @@ async def patched_nap(
     *,
     replace: bool = False,
 ) -> Call:
-    """A task sleeps in nap(), and the patch ``name`` for that waits for it."""
+    """Load the patch ``name`` for nap(), while a task sleeps in there."""
     nap = await guest.start("nap")
     source = patch_source({TARGET: {"nap": 99, **(functions or {})}}, replace=replace)
     await guest.insmod(ko(name, source))
@@ -604,9 +604,9 @@ async def test_a_task_keeps_its_version_until_it_has_left_the_function(
 ) -> None:
     nap = await patched_nap(target, ko, "klp_a", {"one": 11})
     await target.advance(5)
-    assert await target.call("one") == 11  # of another task
+    assert await target.call("one") == 11  # called by another task
     await wake(target, nap)
-    assert nap.returned == 1001  # one() was 1 also after the patch came
+    assert nap.returned == 1001  # one() returned 1 even after the patch was enabled
     assert target.klp_log()[-1] == "'klp_a': patching complete"
 
 
@@ -658,13 +658,13 @@ async def test_disabling_stalls_on_the_new_function_and_can_be_taken_back(
     await target.insmod(ko("klp_b", patch_source({TARGET: {"two": 22}})))
     held = await target.start("one")
     await target.insmod(ko("klp_c", patch_source({TARGET: {"one": 13}}, head="")))
-    # klp_c itself waits for the sleeper
+    # the transition of klp_c waits for the sleeper
     assert await target.read("klp_c/transition") == "1"
     target.set("stop", 1, "klp_a")
     await target.advance(2)
     assert held.returned == 11
     target.set("stop", 0, "klp_a")
-    # a task in klp_a's function, which lies under klp_c's
+    # a task in klp_a's function, below that of klp_c
     held = Call(target, target.symbol("new_0_0", "klp_a"), ())
     await target.settle()
     await target.write("klp_a/enabled", 0)
@@ -683,14 +683,14 @@ async def test_disabling_stalls_on_the_new_function_and_can_be_taken_back(
     assert await target.call("one") == 11
 
 
-async def test_force_moves_everybody(target: Guest, ko: Ko) -> None:
+async def test_force_moves_all_tasks(target: Guest, ko: Ko) -> None:
     nap = await patched_nap(target, ko, "klp_a", {"one": 11})
     await target.write("klp_a/force", 1)
     await target.advance(1)
     assert await target.read("klp_a/transition") == "0"
     await wake(target, nap)
-    assert nap.returned == 1011  # the versions do not fit together any more
-    await take_off(target, "klp_a")  # forced on, not off: nothing of it is in use
+    assert nap.returned == 1011  # versions are mixed now
+    await take_off(target, "klp_a")  # it was forced on, not off: its code is not in use
 
 
 async def test_patches_that_were_replaced_by_force_are_never_unloaded(
@@ -722,7 +722,7 @@ async def test_new_tasks_are_where_their_parent_is(target: Guest, ko: Ko) -> Non
     async with target.process() as process:
         assert process.struct.patch_state == 1
     await target.write("klp_a/enabled", 0)
-    async with target.process() as process:  # of before the change: it moves as it leaves
+    async with target.process() as process:  # older than the change: converted as it leaves
         assert process.struct.patch_state == 1
         assert target.kernel.livepatch.transition.pending(process)
     await target.advance(1)
@@ -744,12 +744,12 @@ async def test_after_fifteen_tries_interruptible_sleepers_are_woken(target: Gues
     assert target.variable("wakeups") == 0 and not results
     await target.advance(1)
     assert target.klp_log()[-1] == "signaling remaining tasks"
-    assert target.variable("wakeups") == 2  # of both; the kthread goes to sleep again
+    assert target.variable("wakeups") == 2  # the number of sleeps of both; the kthread sleeps again
     assert nap.task.state == TaskState.INTERRUPTIBLE
-    assert results == [-errno.EINTR]  # the process gets a signal that is none
+    assert results == [-errno.EINTR]  # the process gets a fake signal
     await target.advance(15)
     assert target.variable("wakeups") == 3
-    assert target.klp_log() == []  # said once
+    assert target.klp_log() == []  # logged once
     target.set("wake", 1)
     await target.advance(16)
     assert nap.returned == 0

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Livepatch relocations: a patch that uses what is not exported, of vmlinux and of modules that come later.
-Documentation/livepatch/module-elf-format.rst."""
+"""Livepatch relocations: Documentation/livepatch/module-elf-format.rst.
+
+A patch uses symbols that are not exported, of vmlinux and of modules that are loaded later.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ class _Section:
 
 
 class Elf:
-    """A relocatable file that can be changed."""
+    """A relocatable file to modify."""
 
     def __init__(self, data: bytes) -> None:
         self._header = _EHDR.unpack_from(data)
@@ -60,7 +62,7 @@ class Elf:
         self._strtab = self.sections[self._symtab].link
 
     def _append(self, index: int, more: bytes) -> int:
-        """Add to a section; returns where that begins."""
+        """Append data to a section; return its offset."""
         section = self.sections[index]
         data = section.data + more
         self.sections[index] = replace(section, data=data, size=len(data))
@@ -74,7 +76,7 @@ class Elf:
         return strings[offset : strings.index(b"\0", offset)].decode()
 
     def mark(self, symbol: str, name: str, shndx: int = SHN_LIVEPATCH) -> int:
-        """Make a symbol that the file imports a livepatch symbol ``name``; returns its index."""
+        """Turn an imported symbol into the livepatch symbol ``name``; return its index."""
         symbols = self._symbols()
         index = next(i for i, s in enumerate(symbols) if self._name(s[0]) == symbol)
         symbols[index] = (self._append(self._strtab, name.encode() + b"\0"), GLOBAL, 0, shndx, 0, 0)
@@ -83,7 +85,7 @@ class Elf:
         return index
 
     def split(self, name: str, of: str, symbols: Iterable[int]) -> None:
-        """Move the relocations against these symbols from ``.rela<of>`` to a livepatch section."""
+        """Move the relocations of these symbols from ``.rela<of>`` to a livepatch section."""
         at = next(i for i, s in enumerate(self.sections) if s.name == f".rela{of}")
         old = self.sections[at]
         kept, moved = [], []
@@ -99,7 +101,7 @@ class Elf:
         )  # fmt: skip
 
     def bytes(self) -> bytes:
-        """The file."""
+        """Return the content of the file."""
         names = bytearray(b"\0")
         offsets = []
         for section in self.sections:
@@ -149,7 +151,7 @@ def patch(
     state_section: str = SECTION.format("vmlinux"),
     shndx: int = SHN_LIVEPATCH,
 ) -> bytes:
-    """A patch whose new function calls one() of klp_target, and which reads a variable of vmlinux."""
+    """Build a patch whose function calls one() of klp_target and reads a variable of vmlinux."""
     elf = Elf(ko("klp_relocs", SOURCE).read_bytes())
     elf.split(state_section, ".text", [elf.mark("klp_target_state", state)])
     elf.split(one_section, ".text", [elf.mark("one", one, shndx)])
@@ -176,7 +178,7 @@ async def test_applied_late_cleared_and_applied_again(guest: Guest, ko: Ko) -> N
     blank = guest.kernel.computer.memory.read(place, 48)
     addresses = set()
     for i in range(3):
-        # elsewhere each time: the old place is taken
+        # at another address each time, as the old one is in use
         taken = guest.kernel.computer.map_pages(guest.kernel.computer.modules_area, 4096 * (i + 1))
         await guest.insmod(ko("klp_target"))
         addresses.add(guest.symbol("one"))
@@ -190,8 +192,10 @@ async def test_applied_late_cleared_and_applied_again(guest: Guest, ko: Ko) -> N
 
 
 async def test_taken_back_when_the_module_is_refused(guest: Guest, ko: Ko) -> None:
-    """The relocations succeed, then pre_patch of a second patch does not: also then the first one's
-    are cleared, and can be applied again."""
+    """The relocations succeed, then pre_patch of a second patch fails.
+
+    The relocations of the first patch are cleared then, and can be applied again.
+    """
     await guest.insmod(patch(ko))
     await guest.insmod(ko("klp_callbacks"), f"object={TARGET} fail=-{errno.ENODEV}")
     for _ in range(2):
@@ -280,8 +284,8 @@ async def test_malformed_for_a_module(
     assert await guest.versions("one", "two") == [1, 2]
 
 
-async def test_what_sscanf_takes_is_taken(guest: Guest, ko: Ko) -> None:
-    """No section behind the object's name, blanks before the position and anything behind it."""
+async def test_section_names_are_parsed_like_sscanf(guest: Guest, ko: Ko) -> None:
+    """A name without a section, blanks before the position, text behind it."""
     await guest.insmod(ko("klp_target"))
     await guest.insmod(
         patch(
@@ -307,7 +311,7 @@ async def test_a_relocation_without_a_symbol(guest: Guest, ko: Ko) -> None:
     assert caught.value.errno == errno.ENOEXEC
 
 
-async def test_what_is_not_blank_is_not_relocated(guest: Guest, ko: Ko) -> None:
+async def test_a_place_that_is_not_zero_is_not_relocated(guest: Guest, ko: Ko) -> None:
     await guest.insmod(patch(ko))
     memory = guest.kernel.computer.memory
     place = guest.symbol("new_0_0", "klp_relocs")
@@ -324,5 +328,5 @@ async def test_what_is_not_blank_is_not_relocated(guest: Guest, ko: Ko) -> None:
     assert await guest.call("two") == 101
     memory.write(place + call, b"\0\0\0\0")
     guest.log()
-    await guest.rmmod("klp_target")  # goes all the same
+    await guest.rmmod("klp_target")  # is unloaded nevertheless
     assert any("existing value does not match" in line for line in guest.log())

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The livepatch core as a state machine: whatever is done in whatever order, the right version runs, the
-stacks of functions are in the order of the patches, and nothing is left behind."""
+"""The livepatch core as a state machine (hypothesis).
+
+After any operations in any order, the right versions run, the function stacks are in the order of the
+patches, and nothing is leaked.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,10 @@ ORIGINALS = {"one": 1, "two": 2, "three": 3, "four": 4}
 
 
 class Kind(NamedTuple):
-    """A patch: what its functions return. One of nap() has to wait for who sleeps in the original; the
-    models of the others find nobody in the way."""
+    """A patch, by the return values of its functions.
+
+    A patch of nap() has to wait for the tasks that sleep in the original; the others need not wait.
+    """
 
     functions: dict[str, int]
     replace: bool = False
@@ -50,7 +55,7 @@ patches = st.sampled_from(sorted(KINDS))
 
 
 class Portal:
-    """A kernel in a run of trio of its own, on a thread: rules are not async."""
+    """A kernel in its own trio run, in a thread, as rules are not async."""
 
     def __init__(self) -> None:
         started: queue.Queue[tuple[trio.lowlevel.TrioToken, Guest, trio.Event]] = queue.Queue()
@@ -74,9 +79,9 @@ class Portal:
 
 
 class Livepatching(RuleBasedStateMachine):
-    """The oracle: which patches are installed, the oldest first, and the one whose transition is held up.
+    """The model: the installed patches, the oldest first, and the one whose transition is stalled.
 
-    After each step two seconds pass, so that only a sleeper is still in the way.
+    After each step two seconds pass, so that only a sleeper can stall a transition.
     """
 
     modules: dict[str, Path]
@@ -88,16 +93,16 @@ class Livepatching(RuleBasedStateMachine):
         self.installed: list[str] = []
         self.stalled: str | None = None
         self.loaded: set[str] = set()
-        self.kept: set[str] = set()  # by force: their modules can never go
+        self.kept: set[str] = set()  # forced: their modules are never unloaded
         self.sleepers: list[Call] = []
         self.has_target = True
         self.portal(self.guest.insmod, self.modules[TARGET])
         self.before = self.guest.owners()
 
-    # -- what happens -----------------------------------------------------------------------------
+    # -- steps ------------------------------------------------------------------------------------
 
     def do(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> int:
-        """The errno of a step."""
+        """Return the errno of a step."""
 
         async def step() -> int:
             try:
@@ -114,7 +119,7 @@ class Livepatching(RuleBasedStateMachine):
         return self.do(self.guest.write, f"{patch}/{file}", value)
 
     def finished(self, patch: str) -> None:
-        """The transition to the patched state is complete."""
+        """Record that the transition to the patched state is complete."""
         self.stalled = None
         if KINDS[patch].replace:
             self.installed = [patch]
@@ -146,10 +151,10 @@ class Livepatching(RuleBasedStateMachine):
         patch = data.draw(st.sampled_from(self.installed))
         result = self.write(patch, "enabled", value)
         if value:
-            assert result == errno.EINVAL  # they are all enabled
+            assert result == errno.EINVAL  # all of them are enabled
         elif self.stalled not in (None, patch):
             assert result == errno.EBUSY
-        else:  # disabled, or reversed: nobody is in the new nap()
+        else:  # disabled or reversed: no task is in the new nap()
             assert result == 0
             self.installed.remove(patch)
             self.stalled = None
@@ -183,7 +188,7 @@ class Livepatching(RuleBasedStateMachine):
     def sleep(self) -> None:
         call = self.portal(self.guest.start, "nap")
         versions = [v for p in self.installed if (v := KINDS[p].functions.get("nap"))]
-        if self.installed and KINDS[self.installed[-1]].replace:  # it may be held up
+        if self.installed and KINDS[self.installed[-1]].replace:  # it may be stalled
             versions = [v for v in [KINDS[self.installed[-1]].functions.get("nap")] if v]
         if versions:
             assert call.returned == versions[-1]
@@ -211,10 +216,10 @@ class Livepatching(RuleBasedStateMachine):
             assert self.do(self.guest.insmod, self.modules[TARGET]) == 0
         self.has_target = not self.has_target
 
-    # -- what holds -------------------------------------------------------------------------------
+    # -- invariants -------------------------------------------------------------------------------
 
     def version(self, function: str) -> int:
-        """What a process that enters the kernel now gets."""
+        """Return the version that a process gets that enters the kernel now."""
         active = self.installed
         if active and KINDS[active[-1]].replace:
             active = active[-1:]
@@ -273,7 +278,7 @@ def _source(kind: Kind) -> str:
 
 @pytest.mark.timeout(600)
 def test_livepatching(ko: Callable[..., Path]) -> None:
-    """$KLPFS_EXAMPLES: how many sequences to try."""
+    """$KLPFS_EXAMPLES is the number of sequences to try."""
     Livepatching.modules = {TARGET: ko(TARGET)} | {
         name: ko(name, _source(kind)) for name, kind in KINDS.items()
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The session of the README: load a live patch, watch the function change, take it back."""
+"""The session of the README: load a live patch, see the function change, disable the patch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tree by itself: names, inode numbers, what an open file sees."""
+"""The tree without a mount: names, inode numbers, the content of open files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLER = Caller(pid=1, uid=0, gid=0)
 
 
 class Counter:
-    """Text that differs each time it is made, and remembers what was stored."""
+    """A file whose text changes with each read, and that records what is stored."""
 
     def __init__(self) -> None:
         self.shown = 0
@@ -76,7 +76,7 @@ class TestDirectory:
             root.remove("b")
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "x" * 1025])
-    def test_names_that_cannot_be(self, name: str) -> None:
+    def test_invalid_names(self, name: str) -> None:
         with pytest.raises(ValueError, match="name"):
             Root().add(name, Attribute())
 
@@ -159,7 +159,7 @@ class TestDynamicDirectory:
         gc.collect()
         assert tasks.find("1").ino != ino
 
-    def test_a_name_that_went_ends_its_node(self) -> None:
+    def test_a_node_whose_name_is_removed_ends(self) -> None:
         root = Root()
         tasks = root.add("proc", Tasks({1}))
         gone: list[str] = []
@@ -170,7 +170,7 @@ class TestDynamicDirectory:
         assert not one.alive and not comm.alive
         assert gone == ["comm", "1"]
 
-    def test_names_that_went_end_when_those_that_are_there_are_listed(self) -> None:
+    def test_nodes_of_removed_names_end_at_the_next_listing(self) -> None:
         root = Root()
         tasks = root.add("proc", Tasks({1, 2}))
         gone: list[str] = []
@@ -201,7 +201,7 @@ class TestAttribute:
         assert read(handle, 13, 100) == b""
         assert text.shown == 1
         assert read(handle, 0) == b"made 2 times\n"
-        assert read(handle, 5, 1) == b"3"  # not where the last read ended
+        assert read(handle, 5, 1) == b"3"  # not at the end of the last read
 
     def test_each_open_has_its_own(self) -> None:
         text = Counter()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A mount and the daemon behind it belong to the user who made them: tested with a real second user."""
+"""A mount and its daemon belong to the user of klpfs mount, tested with a second user."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Ko = Callable[..., Path]
 
 
 def by_nobody(attempt: Callable[[], object]) -> str:
-    """The errno of what another user attempts."""
+    """Return the errno of an operation by another user."""
     found: str = in_a_child(lambda: errno_of(attempt), NOBODY)
     return found
 
 
 def attempts(root: Path) -> dict[str, Callable[[], object]]:
-    """What somebody may want to do to a machine, and only its owner may."""
+    """Return the operations that only the owner of a machine may do."""
 
     def write(name: str) -> Callable[[], object]:
         return lambda: os.close(os.open(root / name, os.O_WRONLY))
@@ -70,7 +70,7 @@ def attempts(root: Path) -> dict[str, Callable[[], object]]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that everybody gets to, as do not those of pytest."""
+    """Return a directory that all users can access, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="klpfs-") as directory:
         os.chmod(directory, 0o755)
         yield Path(directory)
@@ -78,7 +78,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def shared(place: Path, ko: Ko) -> Iterator[Path]:
-    """A machine of root's, with --allow-other."""
+    """Return a machine of root, mounted with --allow-other."""
     machine = Machine(place, "--virtual-time", "--allow-other")
     try:
         machine.insmod(ko("livepatch-sample"))
@@ -105,8 +105,8 @@ def test_with_allow_other_the_modes_decide(shared: Path) -> None:
 
 def test_what_is_refused_to_others_is_not_to_root(shared: Path) -> None:
     allowed = {what: errno_of(attempt) for what, attempt in attempts(shared).items()}
-    assert allowed.pop("a new file") == "EACCES"  # to anybody
-    assert allowed.pop("insmod") == "ENOEXEC"  # 4 bytes are no module
+    assert allowed.pop("a new file") == "EACCES"  # to all users
+    assert allowed.pop("insmod") == "ENOEXEC"  # 4 bytes are not a module
     assert allowed.pop("rmmod") == "EAGAIN"  # an enabled patch is in use
     assert set(allowed.values()) == {"success"}, allowed
 
@@ -119,7 +119,7 @@ def test_root_may_give_a_file_away(shared: Path) -> None:
     assert by_nobody(lambda: control.insmod(shared, b"\x7fELF")) == "ENOEXEC"
 
 
-def test_without_it_nobody_else_gets_in(place: Path) -> None:
+def test_without_allow_other_the_mount_is_closed_to_others(place: Path) -> None:
     machine = Machine(place, "--virtual-time")
     try:
         refused = {what: by_nobody(attempt) for what, attempt in attempts(place).items()}
@@ -129,7 +129,7 @@ def test_without_it_nobody_else_gets_in(place: Path) -> None:
             "read": by_nobody(lambda: (place / "proc/cmdline").read_text()),
         }
         assert set(refused.values()) == {"EACCES"}, refused
-        # Neither is it the machine that another user's commands mean.
+        # The commands of another user do not use it either.
         with pytest.raises(control.NoMachine):
             in_a_child(lambda: control.find_machine(str(place)), NOBODY)
         assert place not in in_a_child(control.machines, NOBODY)
@@ -146,7 +146,7 @@ def test_others_cannot_unmount_it(shared: Path) -> None:
 
 
 class TestAMachineOfAUser:
-    """Not of root's. In a mount namespace where every user has /dev/fuse, as is usual."""
+    """A machine of a user other than root, in a mount namespace where all users can use /dev/fuse."""
 
     @pytest.fixture(autouse=True)
     def may_mount(self, place: Path) -> None:
@@ -200,9 +200,9 @@ class TestAMachineOfAUser:
 def with_a_users_machine(
     place: Path, function: Callable[[], object], *, allow_other: bool = False
 ) -> Any:
-    """What ``function`` gives, called by root beside a machine of another user's on ``place``."""
+    """Return the result of ``function``, called by root beside another user's machine on ``place``."""
     image = embedded.load()
-    assert server  # imported before one becomes a user who may not read this Python's library
+    assert server  # imported before the user changes, who may not be able to read Python's library
 
     def inside() -> object:
         with tempfile.TemporaryDirectory() as devices:
@@ -221,7 +221,7 @@ def with_a_users_machine(
 
 
 def give_everybody_dev_fuse(directory: str) -> None:
-    """For this process and its children alone."""
+    """This affects only this process and its children."""
     clone_newns, ms_bind, ms_rec, ms_private = 0x20000, 0x1000, 0x4000, 1 << 18
     call("unshare", clone_newns)
     call("mount", b"none", b"/", None, ctypes.c_ulong(ms_rec | ms_private), None)

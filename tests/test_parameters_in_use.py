@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A module goes while somebody reads a parameter of it."""
+"""A module is unloaded while a task reads one of its parameters."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def test_rmmod_waits_for_a_reader(
 
     def read() -> None:
         descriptor = os.open(machine.path(parameter), os.O_RDONLY)
-        texts.append(
-            os.read(descriptor, 4096)
-        )  # another read would be told that there is no such thing
+        texts.append(os.read(descriptor, 4096))  # another read would return ENOENT
         os.close(descriptor)
 
     reader = threading.Thread(target=read)

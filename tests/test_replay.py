@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs in virtual time can be repeated: the seed decides who goes first, and nothing else does."""
+"""Runs in virtual time can be repeated: the seed alone decides the order of tasks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MODULE_LICENSE("GPL");
 
 
 def race(module: Path, seed: int) -> list[str]:
-    """The log of the racers, in the order in which they came along."""
+    """Return the log of the racers, in the order in which they ran."""
 
     async def main() -> list[str]:
         async with booted(clock=VirtualClock(seed), slice_instructions=20_000) as guest:
@@ -68,6 +68,6 @@ def race(module: Path, seed: int) -> list[str]:
 def test_the_same_seed_gives_the_same_run(ko: Callable[..., Path]) -> None:
     module = ko("racers", RACERS)
     runs = {seed: race(module, seed) for seed in range(4)}
-    assert all(len(lines) == 19 for lines in runs.values())  # and one about the taint
+    assert all(len(lines) == 19 for lines in runs.values())  # and the line about the taint
     assert all(race(module, seed) == lines for seed, lines in runs.items())
     assert len({tuple(lines) for lines in runs.values()}) > 1

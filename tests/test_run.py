@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``klpfs run``: stock programs in the guest's view."""
+"""``klpfs run``: unmodified programs in the view of a machine."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def command(*words: str | Path, machine: Machine | None = None) -> list[str]:
 
 @pytest.fixture(scope="module")
 def real_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine for all tests here: virtual time would never wake a module that sleeps."""
+    """Return a machine in real time, as virtual time would not wake sleeping modules."""
     machine = Machine(tmp_path_factory.mktemp("machine"))
     yield machine
     machine.umount()
@@ -102,7 +102,7 @@ def real_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def run(real_time: Machine) -> Run:
     """Run a shell script in the view of the machine, with options of ``klpfs run``."""
     probe = subprocess.run(command("true", machine=real_time), capture_output=True, text=True)
-    if "klpfs run needs" in probe.stderr:  # something of the host
+    if "klpfs run needs" in probe.stderr:  # a file of the host
         pytest.skip(probe.stderr.strip())
 
     def in_view(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -114,7 +114,7 @@ def run(real_time: Machine) -> Run:
 
 @pytest.fixture
 def python(run: Run) -> Callable[[str], str]:
-    """Run Python in the view, with ``call(NUMBER, ...)`` for system calls; what it prints."""
+    """Run Python in the view, with ``call(NUMBER, ...)`` for system calls; return its output."""
 
     def in_view(script: str) -> str:
         text = RAW_CALLS + textwrap.dedent(script)
@@ -395,7 +395,7 @@ def test_syslog(python) -> None:
         """
     )
     lines = output.splitlines()
-    assert lines[0] == "<11 a line"  # facility user, as of whoever writes to /dev/kmsg
+    assert lines[0] == "<11 a line"  # facility user, as for all writes to /dev/kmsg
     assert lines[1].split() == ["0", str(-errno.EINVAL), str(-errno.EINVAL)]
     assert lines[2].split() == [str(1 << 20), str(-errno.EINVAL)]
     assert lines[3].split() == ["0", str(-errno.EINVAL)]
@@ -476,7 +476,7 @@ def test_an_interactive_shell(real_time: Machine, run: Run) -> None:
     expect("ready> ")
     say("fg\n")
     expect("sleep 100")
-    time.sleep(0.3)  # it says so before it does so
+    time.sleep(0.3)  # it prints this before it stops
     say("\x03")  # ^C
     expect("ready> ")
     say("echo st${x}atus $?\n")
@@ -488,7 +488,7 @@ def test_an_interactive_shell(real_time: Machine, run: Run) -> None:
     assert os.waitstatus_to_exitcode(status) == 9
 
 
-# A machine of its own
+# A private machine
 
 
 def test_a_machine_of_its_own_ends_with_the_program(run: Run, tmp_path: Path) -> None:
@@ -505,7 +505,7 @@ def test_a_machine_of_its_own_ends_with_the_program(run: Run, tmp_path: Path) ->
     assert release == RELEASE
     try:
         assert Path(mountpoint).exists()
-        assert Path(mountpoint) not in find_mounts()  # it is still there, but not for the host
+        assert Path(mountpoint) not in find_mounts()  # not visible on the host
     finally:
         Path(f"{late}.go").touch()
     end = time.monotonic() + SECONDS
@@ -529,7 +529,7 @@ def test_killed_it_leaves_nothing_behind(run: Run) -> None:
     assert mountpoint not in find_mounts()
 
 
-# Pieces
+# Parts
 
 
 def test_dependencies_without_depmod(ko, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Views of C structs, over a plain byte array with types that gcc made."""
+"""Views of C structs, over a byte array, with types from gcc."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BASE = 0xFFFF888000000000
 
 
 class Bytes:
-    """Memory of two pages; what is outside faults."""
+    """Memory of two pages. Accesses outside of them raise PageFault."""
 
     def __init__(self) -> None:
         self.data = bytearray(8192)
@@ -168,7 +168,7 @@ def test_text(view):
     assert view.text.string() == "12345678"
     view.text[0] = ord("0")
     assert view.text.bytes_() == b"02345678"
-    view.text = "\udcff"  # a byte that is no UTF-8, there and back
+    view.text = "\udcff"  # a byte that is not UTF-8 survives
     assert view.text[0] == -1
     assert view.text.string() == "\udcff"
     with pytest.raises(ValueError, match="9 bytes do not fit"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kallsyms semantics: which symbol a name or an address means, and how it is printed."""
+"""kallsyms: lookups by name and by address, and how symbols are printed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Numbers as kernel/sysctl.c reads them. Each of these was compared with a booted kernel."""
+"""Numbers as kernel/sysctl.c parses them. Each case was compared with a booted kernel."""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The mount beside the sysfs of this computer: each operation on an object of either, for each kind of
-object, by root and by somebody else. The results are the same, or in the table of differences."""
+"""The mount compared with the sysfs of this computer.
+
+Each operation is done on an object of both, for each kind of object, by root and by another user. The
+results are the same, or are in the table of differences.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ THEIRS = {
     WRITE_ONLY: "/sys/devices/pci*/*/rescan",
     LINK: "/sys/dev/char/1:3",
 }
-"""Of the host; nothing comes of what is written to them."""
+"""Files of the host. Writes to them have no effect."""
 OURS = {
     DIRECTORY: "sys/module/conform/parameters",
     READ_ONLY: "sys/module/conform/parameters/constant",
@@ -64,7 +67,7 @@ USERS = {"root": 0, "nobody": NOBODY}
 
 
 class Difference(NamedTuple):
-    """An operation that is not as in sysfs: its results, ours first; of which users and kinds."""
+    """An operation that differs from sysfs: both results, ours first, for some users and kinds."""
 
     name: str
     ours: Any
@@ -124,7 +127,7 @@ FORCED: dict[str, list[Difference]] = {
                    (DIRECTORY, *READABLE), ("nobody",)),
     ],
 }  # fmt: skip
-"""All that is not as in sysfs, by what makes it so."""
+"""All differences from sysfs, by their cause."""
 
 DIFFERENCES = {
     (user, kind, each.name): each
@@ -133,7 +136,7 @@ DIFFERENCES = {
     for user in each.users
     for kind in each.kinds or OPERATIONS[each.name].kinds
     if (user, kind) != ("nobody", WRITE_ONLY)
-    or each.name.startswith("xattr")  # who may not even open it
+    or each.name.startswith("xattr")  # the user may not even open it
 }
 
 CELLS = [
@@ -145,7 +148,7 @@ CELLS = [
 
 
 class Worker:
-    """A process of some user that does what it is told to two files."""
+    """A process of a user that does operations on two files."""
 
     def __init__(self, uid: int) -> None:
         self._here, there = Pipe()
@@ -187,7 +190,7 @@ def serve(requests: Connection) -> None:
 
 @contextlib.contextmanager
 def preserved(path: str) -> Iterator[None]:
-    """Mode, owner and value are afterwards what they were."""
+    """Restore mode, owner and value at the end."""
     before = os.lstat(path)
     value = b""
     if stat.S_ISREG(before.st_mode) and before.st_mode & 0o444:
@@ -216,7 +219,7 @@ def test_how_much_of_it_is_the_same() -> None:
 
 
 def theirs_of(kind: str) -> str:
-    """The host's object; skips the test where there is none."""
+    """Return the object of the host. Skip the test if there is none."""
     found = sorted(glob.glob(THEIRS[kind]))
     if not found:
         pytest.skip(f"this host has no {THEIRS[kind]}")
@@ -225,7 +228,7 @@ def theirs_of(kind: str) -> str:
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[None]:
-    """Of runs of these tests at the same time, one uses the host's files."""
+    """Lock the host's files against other runs of these tests."""
     with open(Path(tempfile.gettempdir(), "klpfs-sysfs-conformance.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -244,7 +247,7 @@ def mount(alone: None, open_directory: Path, ko: Callable[..., Path]) -> Iterato
 
 @pytest.fixture(scope="module")
 def workers(mount: Path) -> Iterator[Callable[[str], Worker]]:
-    """The worker of a user; a new one if the last did not survive."""
+    """Return a function that returns the worker of a user, a new one if the last has died."""
     running: dict[str, Worker] = {}
 
     def worker(user: str) -> Worker:
@@ -276,11 +279,11 @@ def test_cell(
         assert ours == theirs
 
 
-# An object that goes away
+# Removed objects
 
 
 class Tap:
-    """A network interface of the host, in a network namespace that nobody else sees."""
+    """A network interface of the host, in a private network namespace."""
 
     def __init__(self, place: Path) -> None:
         clone_newns, clone_newnet, ms_rec, ms_private = 0x20000, 0x40000000, 0x4000, 1 << 18
@@ -301,7 +304,7 @@ class Tap:
 
 
 class LoadedModule:
-    """A module of ours."""
+    """A module of the mount."""
 
     def __init__(self, machine: Path, ko: Path) -> None:
         self._machine, self._ko = machine, ko
@@ -309,7 +312,7 @@ class LoadedModule:
         self.name = "flag"
 
     def make(self) -> None:
-        with contextlib.suppress(FileExistsError):  # the cells use it too
+        with contextlib.suppress(FileExistsError):  # the other tests use it too
             control.insmod(self._machine, self._ko.read_bytes())
 
     def remove(self) -> None:
@@ -317,12 +320,12 @@ class LoadedModule:
 
 
 REMOVALS: dict[str, dict[str, tuple[Any, Any]]] = {
-    # FUSE is not asked to write nothing.
+    # The kernel does not pass writes of 0 bytes to FUSE.
     "an attribute held open": {"write nothing": (0, "ENODEV")},
-    # The kernel is told of every name that goes; sysfs leaves those further down to be found out.
+    # The daemon reports every removed name. sysfs reports only the topmost.
     "a working directory": {"getcwd": ("ENOENT", "a name")},
 }
-"""What is not as in sysfs here, ours first."""
+"""The differences from sysfs here, ours first."""
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks that call, sleep and hold up: patches under running kernel threads."""
+"""Patches under running kernel threads, which call, sleep and stall transitions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def counters(machine: Machine) -> list[int]:
 def test_every_call_runs_one_version_while_the_patch_goes_on_and_off(
     klpfs_mount: Callable[..., Machine], ko
 ) -> None:
-    """Ten million calls, a hundred times on and off, in real time."""
+    """Ten million calls during a hundred enables and disables, in real time."""
     machine = klpfs_mount()
     machine.insmod(ko("caller"), f"calls={CALLS}")
     patch = "sys/kernel/livepatch/caller_patch"
@@ -41,7 +41,7 @@ def test_every_call_runs_one_version_while_the_patch_goes_on_and_off(
 
 @pytest.fixture
 def stalled(klpfs_machine: Machine, ko: Callable[..., Path]) -> Machine:
-    """A machine where a kthread sleeps in the function that was just patched."""
+    """Return a machine where a kthread sleeps in a function that was just patched."""
     machine = klpfs_machine
     machine.write("sys/kernel/debug/dynamic_debug/control", "func klp_try_switch_task +p")
     machine.insmod(ko("sleeper"))
@@ -94,7 +94,7 @@ def test_a_patch_that_was_forced_off_can_never_be_unloaded(klpfs_machine: Machin
     machine = klpfs_machine
     machine.insmod(ko("sleeper"), "wake=1")
     machine.insmod(ko("sleeper-patch"), "asleep=1")
-    machine.advance(2)  # the kthread is in the new function now
+    machine.advance(2)  # now the kthread is in the new function
     machine.write(f"{PATCH}/enabled", "0")
     machine.advance(60)
     assert machine.read(f"{PATCH}/transition") == "1\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The function tracer, by the files of sys/kernel/tracing."""
+"""The function tracer, through the files of sys/kernel/tracing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(machine: Machine, name: str) -> str:
 
 
 def entries(machine: Machine) -> list[tuple[str, str]]:
-    """The functions in the trace, and who called them."""
+    """Return the functions in the trace with their callers."""
     lines = [line for line in read(machine, "trace").splitlines() if not line.startswith("#")]
     found = [ENTRY.fullmatch(line) for line in lines]
     assert all(found), lines
@@ -36,13 +36,13 @@ def entries(machine: Machine) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def tracing(klpfs_machine: Machine) -> Machine:
-    """A machine that traces cmdline_proc_show."""
+    """Return a machine that traces cmdline_proc_show."""
     write(klpfs_machine, "set_ftrace_filter", "cmdline_proc_show\n")
     write(klpfs_machine, "current_tracer", "function\n")
     return klpfs_machine
 
 
-def test_who_called_what(tracing: Machine) -> None:
+def test_functions_and_their_callers(tracing: Machine) -> None:
     tracing.read("proc/cmdline")
     tracing.read("proc/version")
     assert entries(tracing) == [("cmdline_proc_show", "seq_read_iter")]
@@ -67,7 +67,7 @@ def test_nothing_is_traced_at_first(klpfs_machine: Machine) -> None:
 
 
 def test_a_function_that_is_patched(tracing: Machine, ko: Callable[..., Path]) -> None:
-    """The tracer and the patch are both called, and the patch has its way."""
+    """Tracer and patch are both called, and the patch is effective."""
     tracing.insmod(ko("livepatch-sample"))
     assert tracing.read("proc/cmdline") == "this has been live patched\n"
     assert entries(tracing) == [("cmdline_proc_show", "seq_read_iter")]
@@ -141,7 +141,7 @@ def test_the_functions_of_a_module(klpfs_machine: Machine, ko: Callable[..., Pat
         ("set_ftrace_filter", "cmdline_proc_show:nonsense\n"), ("available_tracers", "function"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense(tracing: Machine, name: str, text: str) -> None:
+def test_invalid_settings(tracing: Machine, name: str, text: str) -> None:
     with pytest.raises(OSError) as caught:
         write(tracing, name, text, "a")
     assert caught.value.errno == errno.EINVAL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tree of a mount: what is there, and with which modes."""
+"""The tree of a mount: its files and their modes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, ko: Callable[..., Path]) -
 
 
 def walk(top: Path) -> Iterator[Path]:
-    """All there is but what is made up on demand: thousands of functions, and the host's /proc."""
+    """Yield all files but those generated on demand: functions, and the host's /proc."""
     for entry in os.scandir(top):
         path = Path(entry.path)
         yield path
@@ -114,7 +114,7 @@ def test_mode(machine: Machine, name: str, mode: str) -> None:
 
 
 def test_everything_that_may_be_read_can_be(machine: Machine) -> None:
-    """By root; as text that ends with its line, if there is any."""
+    """root reads all files. Text ends with a newline."""
     no_text = ("wchan", ".note.gnu.build-id")
     for path in walk(machine.mountpoint):
         found = os.lstat(path)
@@ -130,7 +130,7 @@ def test_everything_that_may_be_read_can_be(machine: Machine) -> None:
 
 
 def test_sizes(machine: Machine) -> None:
-    """A page for what sysfs makes up, nothing for what procfs does."""
+    """The size is a page for files of sysfs, 0 for files of procfs."""
     sizes = {name: os.lstat(machine.path(name)).st_size for name, mode in ROWS if mode[0] == "-"
              and "KTHREAD" not in name and "sections" not in name}  # fmt: skip
     for name, size in sizes.items():
@@ -154,7 +154,7 @@ def test_links_lead_somewhere_in_the_mount(machine: Machine) -> None:
     assert link.resolve() == machine.path("sys/module/conform").resolve()
 
 
-def test_it_belongs_to_who_mounted_it(machine: Machine) -> None:
+def test_files_belong_to_the_user_of_klpfs_mount(machine: Machine) -> None:
     assert {
         (os.lstat(path).st_uid, os.lstat(path).st_gid) for path in walk(machine.mountpoint)
     } == {(os.getuid(), os.getgid())}

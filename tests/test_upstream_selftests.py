@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Linux 6.1's own livepatch selftests, unmodified: two of the six scripts, and what the runner says of
-one that fails. All of them: scripts/upstream-selftests."""
+"""The livepatch selftests of Linux 6.1, unmodified: two of the six scripts, and one that fails.
+
+scripts/upstream-selftests runs all of them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def selftests(linux_source: Path):
             pytest.skip(f"there is no {tool}")
     probe = [sys.executable, "-P", "-m", "klpfs", "run", "--kernel", "embedded", "--", "true"]
     done = subprocess.run(probe, capture_output=True, text=True, timeout=SECONDS)
-    if "klpfs run needs" in done.stderr:  # something of the host
+    if "klpfs run needs" in done.stderr:  # a file of the host
         pytest.skip(done.stderr.strip())
 
     def run(*arguments: str, tree: Path = linux_source) -> subprocess.CompletedProcess[str]:

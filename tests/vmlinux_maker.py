@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes small kernels as far as a file goes: symbol tables, ELF, compression, setup header."""
+"""Small kernel files: symbol tables, ELF, compression, setup header."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LAYOUTS = (
 
 
 def kallsyms(symbols: Sequence[Sym], layout: Layout, at: int) -> bytes:
-    """The tables of ``symbols``, which ascend, for the address ``at``, a multiple of 8."""
+    """Return the tables of ``symbols``, in ascending order, for the address ``at``, a multiple of 8."""
     texts = [(symbol.kind + symbol.name).encode() for symbol in symbols]
     tokens = _tokens(texts)
     names, markers = b"", []
@@ -84,8 +84,7 @@ def _joined(*parts: bytes) -> bytes:
 
 
 def _tokens(texts: Sequence[bytes]) -> list[bytes]:
-    """256 tokens: each character that is used, and the digits, and in the rest of the places what is
-    there most often."""
+    """Return 256 tokens: the characters in use, the digits, the most frequent sequences."""
     used = set(b"".join(texts)) | set(b"0123456789")
     pairs = Counter(
         text[i : i + n] for text in texts for n in (2, 3) for i in range(len(text) - n + 1)
@@ -130,7 +129,7 @@ _PROGBITS, _STRTAB, _NOBITS = 1, 3, 8
 
 
 class Sec(NamedTuple):
-    """A section; ``data`` may be its size, for what starts as zeroes."""
+    """A section. ``data`` is its content, or its size if it is SHT_NOBITS."""
 
     name: str
     addr: int
@@ -139,7 +138,7 @@ class Sec(NamedTuple):
 
 
 def elf(sections: Sequence[Sec], machine: int = 62, elf_class: int = 2) -> bytes:
-    """A vmlinux without program headers."""
+    """Return a vmlinux without program headers."""
     names = b"\0" + b"".join(section.name.encode() + b"\0" for section in sections) + b".shstrtab\0"
     content, headers, name_at = bytearray(64), [bytes(64)], 1
     for section in (*sections, Sec(".shstrtab", 0, names)):
@@ -173,7 +172,7 @@ PER_CPU = bytes(range(256)) * 16
 
 @dataclass
 class Kernel:
-    """A kernel that has what is read of one. Change it, then ask for its `vmlinux`."""
+    """The parts of a kernel that klpfs reads. Set attributes, then call `vmlinux`."""
 
     layout: Layout = LAYOUTS[3]
     btf: bytes | None = b"\x9f\xeb types"
@@ -185,10 +184,10 @@ class Kernel:
             "_printk": (False, 0x92997ED8, ""), "klp_enable_patch": (True, 0xFFFFFFFE, "KLP"),
         }
     )  # fmt: skip
-    """GPL only, CRC, namespace."""
+    """The exports by name: GPL only, CRC, namespace."""
     crcs: bool = True
     leave_out: frozenset[str] = frozenset()
-    """Symbols that are not in its table."""
+    """The symbols to leave out of its table."""
     more: list[Sym] = field(default_factory=list)
     machine: int = 62
 
@@ -295,7 +294,7 @@ COMPRESSIONS = {
 
 
 def bzimage(vmlinux: bytes, compression: str = "xz", version: int = 0x20F) -> bytes:
-    """As the kernel's build makes it."""
+    """Return a bzImage, as the kernel's build makes it."""
     payload = COMPRESSIONS[compression](vmlinux)
     if compression not in ("gzip", "none"):
         payload += struct.pack("<I", len(vmlinux))
@@ -303,7 +302,7 @@ def bzimage(vmlinux: bytes, compression: str = "xz", version: int = 0x20F) -> by
 
 
 def setup(payload: bytes, version: int = 0x20F) -> bytes:
-    """A bzImage with any payload."""
+    """Return a bzImage with any payload."""
     sectors, offset = 3, 716
     header = bytearray((sectors + 1) * 512)
     header[:2] = b"MZ"

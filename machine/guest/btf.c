@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The types of the kernel. It is the only file compiled with type information, because that of
- * several files cannot be put together; so it includes whatever has types.
+ * The types of the kernel. Only this file is compiled with type information, as that of several
+ * files cannot be merged. So it includes all headers that define types.
  */
 
 #include <linux/completion.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where a function that was called from outside the machine returns to: a trap will be here. */
+/* The return address of functions that Python calls. At boot, a trap is written here. */
 
 #include <linux/linkage.h>
 

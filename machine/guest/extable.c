@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is code: kernel/extable.c. */
+/* Tests whether an address is in code: kernel/extable.c. */
 
 #include <linux/kernel.h>
 #include <linux/module.h>

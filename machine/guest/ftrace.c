@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What runs when a traced function is called: kernel/trace/ftrace.c. */
+/* The list of ftrace_ops and the function that calls them: kernel/trace/ftrace.c. */
 
 #include <linux/ftrace.h>
 #include <linux/hash.h>
@@ -11,10 +11,10 @@ struct ftrace_ops ftrace_list_end = {
 	.func_hash = &ftrace_list_end.local_hash,
 };
 struct ftrace_ops *ftrace_ops_list = &ftrace_list_end;
-/* What ftrace_caller and ftrace_regs_caller hand to the function they call. */
+/* The ops that ftrace_caller and ftrace_regs_caller pass to the function that they call. */
 struct ftrace_ops *function_trace_op = &ftrace_list_end;
 int ftrace_enabled = 1;
-/* That of the function tracer. */
+/* The ops of the function tracer. */
 struct ftrace_ops global_ops = {
 	.func = ftrace_stub,
 	.local_hash.regex_lock = __MUTEX_INITIALIZER(global_ops.local_hash.regex_lock),
@@ -37,7 +37,7 @@ static __always_inline bool ftrace_hash_contains(struct ftrace_hash *hash, unsig
 	return false;
 }
 
-/* Whether ops wants the function at ip. */
+/* Return whether ops traces the function at ip. */
 static __always_inline bool ftrace_ops_test(struct ftrace_ops *ops, unsigned long ip)
 {
 	struct ftrace_hash *filter = READ_ONCE(ops->func_hash->filter_hash);
@@ -48,7 +48,7 @@ static __always_inline bool ftrace_ops_test(struct ftrace_ops *ops, unsigned lon
 	return ftrace_hash_empty(notrace_hash) || !ftrace_hash_contains(notrace_hash, ip);
 }
 
-/* What a site calls that several ops cover: whichever of them want the function get it. */
+/* The function called by a site that several ops trace: it calls those that trace it. */
 void notrace arch_ftrace_ops_list_func(unsigned long ip, unsigned long parent_ip,
 				       struct ftrace_ops *op, struct ftrace_regs *fregs)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Between a traced function's first instruction, a call, and the handler:
+ * The code between the call at the start of a traced function and the handler:
  * arch/x86/kernel/ftrace_64.S.
  *
- * An ops that has its sites for itself gets a copy of the code from ftrace_caller to
- * ftrace_caller_end (or of the other), with a ret behind it and the address of the ops behind
- * that. In the copy two instructions are changed: the one at _op_ptr, 7 bytes, loads that address,
- * and the call calls the ops' own function. So nothing else in here may refer to its own place.
+ * An ops that is the only one at its sites gets a trampoline: a copy of ftrace_caller up to
+ * ftrace_caller_end (or of ftrace_regs_caller), then a ret, then the address of the ops. Two
+ * instructions differ in the copy: the one at _op_ptr (7 bytes) loads that address, and the call
+ * is one of the ops' function. So no other instruction here may be relative to its address.
  */
 
 #include <linux/linkage.h>
@@ -18,17 +18,17 @@
 #define KERNEL_DS 0x18
 
 /*
- * What is on the stack above struct pt_regs: two frames that look as if both functions had pushed
- * %rbp, so that a stack trace through here names the traced function and its caller, and the
- * caller's real %rbp.
+ * The data on the stack above struct pt_regs: two frames, as if both functions had pushed %rbp, so
+ * that a stack trace through here has the traced function and its caller. Above them is the real
+ * %rbp of the caller.
  */
 #define FRAMES (5 * 8)
 #define TRACED_RBP (FRAME_SIZE + FRAMES - 8)
 #define TRACED_RIP (FRAME_SIZE + FRAMES)
 
 /*
- * On entry (%rsp) is, above \pushed bytes, the return address into the traced function, and above
- * that the one into its caller.
+ * On entry the stack has \pushed bytes, then the return address into the traced function, then the
+ * return address into its caller.
  */
 .macro save_scratch pushed
 	pushq	%rbp
@@ -51,7 +51,7 @@
 	movq	TRACED_RBP(%rsp), %rdx
 	movq	%rdx, RBP(%rsp)
 
-	/* The first two arguments: the site, and where its function was called from. */
+	/* The first two arguments: the site, and the return address into the caller. */
 	movq	TRACED_RIP + \pushed(%rsp), %rdi
 	movq	%rdi, RIP(%rsp)
 	subq	$CALL_SIZE, %rdi
@@ -70,7 +70,7 @@
 	addq	$FRAME_SIZE + FRAMES, %rsp
 .endm
 
-/* The handler may have changed where the traced function goes on. */
+/* Return to the address that the handler may have changed. */
 .macro set_return_address pushed
 	movq	RIP(%rsp), %rax
 	movq	%rax, TRACED_RIP + \pushed(%rsp)
@@ -87,7 +87,7 @@ SYM_FUNC_START(ftrace_stub)
 	ret
 SYM_FUNC_END(ftrace_stub)
 
-/* For handlers that look at arguments and the return address only; CS 0 says so. */
+/* For handlers that use only arguments and the return address. CS is 0 to mark this. */
 SYM_FUNC_START(ftrace_caller)
 	save_scratch 0
 	movq	$0, CS(%rsp)
@@ -104,7 +104,7 @@ SYM_INNER_LABEL(ftrace_caller_end, SYM_L_GLOBAL)
 	ret
 SYM_FUNC_END(ftrace_caller)
 
-/* For handlers that see and may change every register. */
+/* For handlers that use and may change all registers. */
 SYM_FUNC_START(ftrace_regs_caller)
 	pushfq
 	save_scratch 8

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Places in memory to copy to and from one after the other: lib/iov_iter.c. Those of the kernel
- * only.
+ * Iterators over several buffers to copy to or from: lib/iov_iter.c. Only buffers in kernel memory
+ * (kvec) are supported.
  */
 
 #include <linux/bug.h>
@@ -22,7 +22,7 @@ void iov_iter_kvec(struct iov_iter *i, unsigned int direction, const struct kvec
 }
 EXPORT_SYMBOL(iov_iter_kvec);
 
-/* What is left of the place it stands at, NULL if nothing is left at all. */
+/* Return the rest of the current buffer, or NULL at the end. */
 static void *here(struct iov_iter *i, size_t *len)
 {
 	if (WARN_ON_ONCE(i->iter_type != ITER_KVEC))

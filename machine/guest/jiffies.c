@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The count of ticks; jiffies is another name of it (vmlinux.lds). kernel/time/timer.c. */
+/* The tick counter: kernel/time/timer.c. jiffies is a second name for it (vmlinux.lds). */
 
 #include <linux/export.h>
 #include <linux/jiffies.h>

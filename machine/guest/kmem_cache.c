@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Objects of one size, mm/slab_common.c: each is an allocation like any other, and they are
- * counted.
+ * Caches of objects of one size: mm/slab_common.c. Each object is an ordinary allocation. A cache
+ * only counts them.
  */
 
 #include <linux/kernel.h>

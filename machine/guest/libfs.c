@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What files have in common whose content is a buffer: fs/libfs.c, fs/read_write.c. */
+/* File operations for files that are a buffer: fs/libfs.c, fs/read_write.c. */
 
 #include <linux/errno.h>
 #include <linux/fs.h>

@@ -8,7 +8,7 @@
 #include <linux/mutex.h>
 #include <linux/sched.h>
 
-/* The first ABI had no transitions, and so no names for these. */
+/* The header of the 3.20 API has no transitions, so it does not define these. */
 #ifndef KLP_UNDEFINED
 #define KLP_UNDEFINED -1
 #define KLP_UNPATCHED 0
@@ -16,8 +16,8 @@
 #endif
 
 /*
- * One for each function that is patched. func_stack holds the klp_func of every patch for it, the
- * newest first; its top is what runs. The struct goes when the last of them does.
+ * There is one for each patched function. func_stack has the klp_func of every patch for it, the
+ * newest first; the first one runs. The struct is freed when the stack becomes empty.
  */
 struct klp_ops {
 	struct list_head node;

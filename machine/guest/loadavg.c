@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The load average, kernel/sched/loadavg.c. No tick looks at the run queue: the load is worked out
- * when somebody asks for it, and the time since the last such moment counts as idle, as NO_HZ has
- * it.
+ * The load average: kernel/sched/loadavg.c. No tick samples the run queue. The load is computed
+ * when it is read. The time since the last read counts as idle, as in a kernel with NO_HZ whose
+ * CPU has slept.
  */
 
 #include <linux/export.h>
@@ -10,7 +10,7 @@
 #include <linux/sched/loadavg.h>
 #include <linux/sched/stat.h>
 
-/* Five seconds and a tick; e to the power of minus five seconds in 1, 5, 15 minutes. */
+/* 5 seconds and a tick; 1/exp(5s/1min), 1/exp(5s/5min), 1/exp(5s/15min) in fixed point. */
 #define LOAD_FREQ (5 * HZ + 1)
 #define EXP_1 1884
 #define EXP_5 2014
@@ -21,7 +21,7 @@ EXPORT_SYMBOL(avenrun);
 
 static unsigned long calc_load_update;
 
-/* load * exp + active * (1 - exp), rounded up while the load rises. */
+/* Return load * exp + active * (1 - exp), rounded up while the load rises. */
 static unsigned long calc_load(unsigned long load, unsigned long exp, unsigned long active)
 {
 	unsigned long sum = load * exp + active * (FIXED_1 - exp);
@@ -31,7 +31,7 @@ static unsigned long calc_load(unsigned long load, unsigned long exp, unsigned l
 	return sum / FIXED_1;
 }
 
-/* x to the power of n, both fractions of FIXED_1. */
+/* Return x to the power of n, in units of FIXED_1. */
 static unsigned long fixed_power_int(unsigned long x, unsigned long n)
 {
 	unsigned long result = FIXED_1;
@@ -54,7 +54,7 @@ static void calc_global_load(void)
 	if (time_before(jiffies, calc_load_update))
 		return;
 	periods = (jiffies - calc_load_update) / LOAD_FREQ;
-	/* Whoever asks is running, too. */
+	/* The reading task itself does not count. */
 	active = (nr_running() ? nr_running() - 1 : 0) * FIXED_1;
 	for (int i = 0; i < 3; i++) {
 		if (periods)

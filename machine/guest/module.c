@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The list of modules, and who wants to be told of changes: kernel/module/main.c. */
+/* The list of modules and its notifiers: kernel/module/main.c. */
 
 #include <linux/module.h>
 #include <linux/notifier.h>
 #include <linux/vermagic.h>
 
-/* What a module has to say of itself. */
+/* The vermagic that modules must have. */
 const char vermagic[] = VERMAGIC_STRING;
 
 LIST_HEAD(modules);
@@ -24,7 +24,7 @@ int unregister_module_notifier(struct notifier_block *nb)
 }
 EXPORT_SYMBOL(unregister_module_notifier);
 
-/* By the caller's rules: preemption is off, or module_mutex is held. */
+/* The caller has disabled preemption or holds module_mutex. */
 struct module *find_module(const char *name)
 {
 	struct module *mod;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Lists of functions that want to be told, kernel/notifier.c. */
+/* Notifier chains: kernel/notifier.c. */
 
 #include <linux/bug.h>
 #include <linux/errno.h>
@@ -33,7 +33,7 @@ static int chain_unregister(struct notifier_block **at, struct notifier_block *n
 	return -ENOENT;
 }
 
-/* Calls the first max of them, -1 for all, until one says stop; counts those it called. */
+/* Call at most max notifiers (-1: all) until one returns a stop. Count them in *called. */
 static int chain_call(struct notifier_block *nb, unsigned long val, void *v, int max, int *called)
 {
 	int ret = NOTIFY_DONE;
@@ -122,7 +122,7 @@ int blocking_notifier_call_chain(struct blocking_notifier_head *nh, unsigned lon
 }
 EXPORT_SYMBOL_GPL(blocking_notifier_call_chain);
 
-/* If one says stop, those called before it are told val_down. */
+/* If one returns a stop, call those before it again, with val_down. */
 int blocking_notifier_call_chain_robust(struct blocking_notifier_head *nh, unsigned long val_up,
 					unsigned long val_down, void *v)
 {

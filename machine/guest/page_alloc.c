@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* mm/page_alloc.c, as far as it is not the allocator itself. */
+/* mm/page_alloc.c, without the allocator itself, which is a service. */
 
 #include <linux/export.h>
 #include <linux/gfp.h>
@@ -11,7 +11,7 @@ unsigned long get_zeroed_page(gfp_t gfp_mask)
 }
 EXPORT_SYMBOL(get_zeroed_page);
 
-/* In pages. There is no page cache to give any back: what is available is what is free. */
+/* Return the number of available pages. There is no page cache, so these are the free pages. */
 long si_mem_available(void)
 {
 	struct sysinfo i = {};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Values of module parameters, from text and to text: kernel/params.c. */
+/* Conversions of module parameters from and to text: kernel/params.c. */
 
 #include <linux/errno.h>
 #include <linux/kernel.h>
@@ -25,7 +25,7 @@ void kernel_param_unlock(struct module *mod)
 }
 EXPORT_SYMBOL(kernel_param_unlock);
 
-/* A dash in a name is an underscore. */
+/* In names, a dash equals an underscore. */
 bool parameqn(const char *a, const char *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -88,7 +88,7 @@ int param_set_uint_minmax(const char *val, const struct kernel_param *kp, unsign
 }
 EXPORT_SYMBOL_GPL(param_set_uint_minmax);
 
-/* -- truth values ------------------------------------------------------------------------------ */
+/* -- booleans ---------------------------------------------------------------------------------- */
 
 int param_set_bool(const char *val, const struct kernel_param *kp)
 {
@@ -175,7 +175,7 @@ EXPORT_SYMBOL(param_ops_bint);
 
 #define CHARP_MAX 1024
 
-/* A string that was set, and so has to be freed; the one that a parameter begins with has not. */
+/* A string that was set and must be freed, unlike the initial value of a parameter. */
 struct kmalloced_param {
 	struct list_head list;
 	char val[];
@@ -281,7 +281,7 @@ static unsigned int param_array_len(const struct kparam_array *arr)
 	return arr->num ? *arr->num : arr->max;
 }
 
-/* Values with commas between them. Each is cut off in place while it is parsed. */
+/* Parse values separated by commas. Each is NUL-terminated in place while it is parsed. */
 static int param_array_set(const char *val, const struct kernel_param *kp)
 {
 	const struct kparam_array *arr = kp->arr;
@@ -323,7 +323,7 @@ static int param_array_get(char *buffer, const struct kernel_param *kp)
 	for (unsigned int i = 0; i < param_array_len(arr); i++) {
 		int n;
 
-		/* In place of the newline behind the element before. */
+		/* Replace the newline behind the previous element. */
 		if (i)
 			buffer[off - 1] = ',';
 		element.arg = arr->elem + arr->elemsize * i;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* kernel/printk/printk.c: vprintk_emit() keeps the log. */
+/* kernel/printk/printk.c. The log itself is behind the service vprintk_emit(). */
 
 #include <linux/bug.h>
 #include <linux/dev_printk.h>
@@ -42,7 +42,7 @@ void dump_stack_lvl(const char *log_lvl)
 }
 EXPORT_SYMBOL(dump_stack_lvl);
 
-/* The text of a WARN(), ahead of the ud2 that reports where it is. */
+/* Print the text of a WARN(). The ud2 that follows reports its place. */
 void __warn_printk(const char *fmt, ...)
 {
 	va_list args;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* At most so many messages in so much time, lib/ratelimit.c. */
+/* Limits for the rate of messages: lib/ratelimit.c. */
 
 #include <linux/export.h>
 #include <linux/jiffies.h>
 #include <linux/printk.h>
 #include <linux/ratelimit.h>
 
-/* Whether the caller may go on. func is who the report of suppressed messages names. */
+/* Return 1 if the caller may print. func is named in the report of suppressed messages. */
 int ___ratelimit(struct ratelimit_state *rs, const char *func)
 {
 	if (!rs->interval)

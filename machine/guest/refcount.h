@@ -5,7 +5,7 @@
 #include <linux/ftrace.h>
 #include <linux/sched.h>
 
-/* A call that is being counted. Its return address, at slot, is that of klp_refcount_return. */
+/* A counted call. Its return address, at slot, was replaced by klp_refcount_return. */
 struct klp_counted_call {
 	struct klp_counted_call *next;
 	struct task_struct *task;
@@ -13,14 +13,14 @@ struct klp_counted_call {
 	unsigned long return_address;
 };
 
-/* How many calls are under way, and which, the newest first. */
+/* The counted calls that have not returned. */
 struct klp_refcount {
 	unsigned long count;
-	/* Calls for which there was no place: they are not in the count. */
+	/* The number of calls that were not counted, as there was no free entry. */
 	unsigned long lost;
 	struct klp_counted_call *calls;
 	struct klp_counted_call *unused;
-	/* How many of klp_counted_calls were ever used. */
+	/* The number of entries of klp_counted_calls that were ever used. */
 	unsigned long used;
 };
 

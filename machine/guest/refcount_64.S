@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where a counted call returns to. It goes on to where it would have returned. */
+/* The return address of counted calls. It continues at their original return address. */
 
 #include <linux/linkage.h>
 #include <generated/autoconf.h>
@@ -9,7 +9,7 @@
 	.text
 
 SYM_FUNC_START(klp_refcount_return)
-	subq	$8, %rsp	/* the place that the return address was at, and will be again */
+	subq	$8, %rsp	/* the stack slot of the return address, which is restored below */
 	pushq	%rbp
 	movq	%rsp, %rbp
 	pushq	%rax

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The first task, and what is known of all of them. init/init_task.c, kernel/fork.c,
+ * The first task, the list of tasks and their attributes: init/init_task.c, kernel/fork.c,
  * kernel/sched/core.c.
  */
 
@@ -41,7 +41,7 @@ EXPORT_PER_CPU_SYMBOL(__preempt_count);
 enum system_states system_state = SYSTEM_RUNNING;
 EXPORT_SYMBOL(system_state);
 
-/* What preempt_enable() calls when somebody waits for the CPU: it lets them, and does not sleep. */
+/* preempt_enable() calls it if another task waits for the CPU. It yields without sleeping. */
 void notrace preempt_schedule(void)
 {
 	if (!preempt_count() && !irqs_disabled())
@@ -86,7 +86,7 @@ unsigned int nr_running(void)
 	return n;
 }
 
-/* Signals are not queued here: one is pending or not. */
+/* Signals are not queued: one is pending or not. */
 void flush_signals(struct task_struct *p)
 {
 	clear_tsk_thread_flag(p, TIF_SIGPENDING);

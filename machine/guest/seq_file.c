@@ -2,8 +2,8 @@
 /*
  * Files that are a sequence of elements, each shown as text: fs/seq_file.c.
  *
- * The buffer holds whole elements. One that does not fit makes it twice as large, and is shown
- * again.
+ * The buffer holds whole elements. If one does not fit, the size of the buffer is doubled, and the
+ * element is shown again.
  */
 
 #include <linux/ctype.h>
@@ -44,13 +44,13 @@ int seq_open(struct file *file, const struct seq_operations *op)
 	m->op = op;
 	m->file = file;
 	file->private_data = m;
-	/* The text is made for one position after another. */
+	/* The text is generated in order of positions. */
 	file->f_mode &= ~FMODE_PWRITE;
 	return 0;
 }
 EXPORT_SYMBOL(seq_open);
 
-/* Go to a position by showing what is ahead of it. */
+/* Go to a position by showing the elements before it. */
 static int traverse(struct seq_file *m, loff_t offset)
 {
 	loff_t pos = 0;
@@ -108,8 +108,8 @@ static int traverse_again(struct seq_file *m, loff_t offset)
 }
 
 /*
- * Make the buffer hold the element at p, stopping and starting again for each larger one; NULL at
- * the end.
+ * Show the element at the current index. Stop and start again for each larger buffer. Return NULL
+ * at the end.
  */
 static void *show_first(struct seq_file *m, int *err)
 {
@@ -147,7 +147,7 @@ static void *show_first(struct seq_file *m, int *err)
 	return NULL;
 }
 
-/* Add the elements behind p, as long as they fit and are wanted. */
+/* Add the elements behind p while they fit and the text is shorter than wanted. */
 static int show_more(struct seq_file *m, void *p, size_t wanted)
 {
 	int err = 0;
@@ -178,7 +178,7 @@ static int show_more(struct seq_file *m, void *p, size_t wanted)
 	return err;
 }
 
-/* Hand out what the buffer holds. */
+/* Copy the content of the buffer to the reader. */
 static size_t flush(struct seq_file *m, struct iov_iter *iter)
 {
 	size_t n = copy_to_iter(m->buf + m->from, m->count, iter);
@@ -227,7 +227,7 @@ ssize_t seq_read_iter(struct kiocb *iocb, struct iov_iter *iter)
 	}
 	p = show_first(m, &err);
 	if (p) {
-		/* One that is too large for the buffer is shown by the next read. */
+		/* An element that does not fit is shown by the next read. */
 		err = show_more(m, p, iov_iter_count(iter));
 		if (err > 0)
 			err = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Lists as sequences: fs/seq_file.c. */
+/* Iterators for lists as sequences: fs/seq_file.c. */
 
 #include <linux/export.h>
 #include <linux/list.h>
@@ -16,7 +16,7 @@ struct list_head *seq_list_start(struct list_head *head, loff_t pos)
 }
 EXPORT_SYMBOL(seq_list_start);
 
-/* The head counts as the first element, for a headline. */
+/* The list head counts as the first element, for a header line. */
 struct list_head *seq_list_start_head(struct list_head *head, loff_t pos)
 {
 	return pos ? seq_list_start(head, pos - 1) : head;

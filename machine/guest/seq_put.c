@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a show function writes with: fs/seq_file.c. Text that does not fit leaves the buffer full.
+ * Output functions for show callbacks: fs/seq_file.c. If text does not fit, the buffer is full.
  */
 
 #include <linux/kernel.h>
@@ -109,7 +109,7 @@ void seq_put_decimal_ll(struct seq_file *m, const char *delimiter, long long num
 }
 EXPORT_SYMBOL(seq_put_decimal_ll);
 
-/* At least width digits. */
+/* Write at least width digits. */
 void seq_put_hex_ll(struct seq_file *m, const char *delimiter, unsigned long long v,
 		    unsigned int width)
 {
@@ -135,7 +135,7 @@ void seq_pad(struct seq_file *m, char c)
 }
 EXPORT_SYMBOL(seq_pad);
 
-/* Every byte that is in esc comes as \ooo. The flags say more in Linux than here. */
+/* Write bytes that are in esc as \ooo. Linux supports more flags. */
 void seq_escape_mem(struct seq_file *m, const char *src, size_t len, unsigned int flags,
 		    const char *esc)
 {
@@ -156,7 +156,7 @@ void seq_escape(struct seq_file *m, const char *s, const char *esc)
 }
 EXPORT_SYMBOL(seq_escape);
 
-/* A copy of p in which the characters of esc are \ooo; returns its end, NULL if it grew into p. */
+/* Copy p with \ooo for characters in esc. Return the end, or NULL if the copy reached p. */
 char *mangle_path(char *s, const char *p, const char *esc)
 {
 	while (s <= p) {

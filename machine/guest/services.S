@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The functions that Python stands in for: one stub for each name of a @service that is not
- * marked with embedded=False. A trap is written over the beginning of each stub as the service
- * is built; until then a call is an invalid opcode. tests/test_services.py compares the two.
+ * The functions that are services in Python: one stub for each name of a @service that is not marked
+ * with embedded=False. At boot, a trap is written over the start of each stub. Until then a call raises
+ * an invalid opcode exception. tests/test_services.py compares the stubs with the services.
  */
 
 #include <linux/linkage.h>

@@ -50,8 +50,8 @@ void *klp_shadow_get(void *obj, unsigned long id)
 EXPORT_SYMBOL_GPL(klp_shadow_get);
 
 /*
- * Attach a new variable unless there is one, which is left in *old. The constructor runs under the
- * lock: nobody ever sees a variable that is not complete.
+ * Attach a new variable. If there is one already, store it in *old instead. The constructor runs
+ * under the lock, so that other tasks never see an incomplete variable.
  */
 static void *attach(void *obj, unsigned long id, size_t size, gfp_t gfp_flags,
 		    klp_shadow_ctor_t ctor, void *ctor_data, void **old)
@@ -63,7 +63,7 @@ static void *attach(void *obj, unsigned long id, size_t size, gfp_t gfp_flags,
 	*old = klp_shadow_get(obj, id);
 	if (*old)
 		return NULL;
-	/* Before the lock, since it may sleep; in vain if somebody else is faster. */
+	/* Allocate before taking the lock, as this may sleep. Another task may attach first. */
 	fresh = kzalloc(sizeof(*fresh) + size, gfp_flags);
 	if (!fresh)
 		return NULL;

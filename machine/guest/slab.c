@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Copies in memory of their own: mm/util.c, mm/slab_common.c, lib/kasprintf.c. */
+/* Functions that allocate a copy: mm/util.c, mm/slab_common.c, lib/kasprintf.c. */
 
 #include <linux/err.h>
 #include <linux/kernel.h>
@@ -7,7 +7,7 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
-/* Read-only data of the kernel, which can be pointed to for ever. */
+/* The read-only data of the kernel, which is never freed. */
 extern const char __start_rodata[], __end_rodata[];
 
 static bool is_kernel_rodata(const void *x)
@@ -113,7 +113,7 @@ char *kvasprintf(gfp_t gfp, const char *fmt, va_list args)
 }
 EXPORT_SYMBOL(kvasprintf);
 
-/* Without a copy where the format is the text. */
+/* Return the format itself if it is constant text. */
 const char *kvasprintf_const(gfp_t gfp, const char *fmt, va_list args)
 {
 	if (!strchr(fmt, '%'))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The calls that led to the current one, by their frame pointers: kernel/stacktrace.c. */
+/* Stack traces by frame pointers: kernel/stacktrace.c. */
 
 #include <linux/export.h>
 #include <linux/printk.h>
@@ -14,7 +14,7 @@ struct frame {
 
 extern const char guest_return[];
 
-/* The return addresses, innermost first, without the first skipnr; how many there are. */
+/* Store the return addresses, innermost first, without the first skipnr. Return their number. */
 unsigned int stack_trace_save(unsigned long *store, unsigned int size, unsigned int skipnr)
 {
 	const struct frame *frame = __builtin_frame_address(0);

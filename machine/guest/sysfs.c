@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a show function of sysfs writes with, into its page: fs/sysfs/file.c. */
+/* Output functions for show callbacks of sysfs, which write to a page: fs/sysfs/file.c. */
 
 #include <linux/bug.h>
 #include <linux/kernel.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Memory of user programs: the lower half of the address space, of which any part may be missing. */
+/* Access to user memory, the lower half of the address space, any part of which may be unmapped. */
 
 #include <linux/errno.h>
 #include <linux/kernel.h>
@@ -8,7 +8,7 @@
 
 #define TASK_SIZE_MAX 0x7ffffffff000UL
 
-/* An entry of the exception table: a fault at "from" goes on at "to". Type 3 is EX_TYPE_UACCESS. */
+/* An entry of the exception table: a fault at "from" continues at "to". Type 3: EX_TYPE_UACCESS. */
 #define EXTABLE_UACCESS(from, to)                      \
 	".pushsection __ex_table, \"a\"\n"             \
 	".balign 4\n"                                  \
@@ -20,7 +20,7 @@ static bool access_ok(const void __user *ptr, unsigned long size)
 	return size <= TASK_SIZE_MAX && (unsigned long)ptr <= TASK_SIZE_MAX - size;
 }
 
-/* Returns how many bytes are left when one of the two ends. */
+/* Return the number of bytes that could not be copied. */
 static unsigned long copy_bytes(void *to, const void *from, unsigned long n)
 {
 	asm volatile("1:	rep movsb\n"
@@ -48,7 +48,7 @@ unsigned long _copy_from_user(void *to, const void __user *from, unsigned long n
 }
 EXPORT_SYMBOL(_copy_from_user);
 
-/* The length of the string, count if it does not end before. */
+/* Return the length of the string, or count if it is longer. */
 long strncpy_from_user(char *dst, const char __user *src, long count)
 {
 	long len;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What kernel this is: init/version.c. */
+/* The name and version of the kernel: init/version.c. */
 
 #include <linux/export.h>
 #include <linux/printk.h>
@@ -9,7 +9,7 @@
 
 #define UTS_VERSION "#1 PREEMPT"
 #define COMPILED_BY "klpfs@klpfs"
-/* What --version says of each; the build passes them in. */
+/* The output of --version, which the build defines. */
 #define COMPILER CC_VERSION_TEXT ", " LD_VERSION_TEXT
 
 struct uts_namespace init_uts_ns = {
@@ -26,6 +26,6 @@ EXPORT_SYMBOL_GPL(init_uts_ns);
 
 const char linux_banner[] =
 	"Linux version " UTS_RELEASE " (" COMPILED_BY ") (" COMPILER ") " UTS_VERSION "\n";
-/* The same for /proc/version, with what uname says. */
+/* The format of /proc/version, for the values of uname. */
 const char linux_proc_banner[] =
 	"%s version %s (" COMPILED_BY ") (" COMPILER ") %s\n";

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Wait queues: kernel/sched/wait.c. To wake a task is a service, default_wake_function(). */
+/* Wait queues: kernel/sched/wait.c. The wake-up of a task is a service, default_wake_function(). */
 
 #include <linux/errno.h>
 #include <linux/export.h>
 #include <linux/sched.h>
 #include <linux/wait.h>
 
-/* Exclusive waiters are behind the others: a wake-up for one of them has reached all of those. */
+/* Exclusive waiters are behind the others, so a wake-up of one has woken all of the others. */
 static void enqueue(struct wait_queue_head *wq_head, struct wait_queue_entry *wq_entry)
 {
 	if (wq_entry->flags & WQ_FLAG_EXCLUSIVE)
@@ -110,12 +110,12 @@ long prepare_to_wait_event(struct wait_queue_head *wq_head, struct wait_queue_en
 {
 	unsigned long flags;
 
-	/* There are no fatal signals: TASK_KILLABLE waits are never cut short. */
+	/* There are no fatal signals, so TASK_KILLABLE waits are never interrupted. */
 	if (!(state & TASK_INTERRUPTIBLE) || !signal_pending(current)) {
 		prepare(wq_head, wq_entry, state);
 		return 0;
 	}
-	/* From here on a wake-up is for another waiter. */
+	/* Remove the entry, so that the next wake-up is for another waiter. */
 	spin_lock_irqsave(&wq_head->lock, flags);
 	list_del_init(&wq_entry->entry);
 	spin_unlock_irqrestore(&wq_head->lock, flags);

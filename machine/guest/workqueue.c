@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The queues that are always there, kernel/workqueue.c. They are made at boot. */
+/* The system workqueues, which are created at boot: kernel/workqueue.c. */
 
 #include <linux/export.h>
 #include <linux/workqueue.h>

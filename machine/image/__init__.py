@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel images: the same things of each, wherever it comes from."""
+"""Kernel images: the data that every image provides, wherever it comes from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class ImageError(Exception):
-    """There is no kernel to be had; the text is one clear sentence."""
+    """A kernel image cannot be used. The text is a sentence for the user."""
 
 
 class Segment(NamedTuple):
-    """A part of the image to load: ``data`` at ``vaddr``, zeroes behind it up to ``memsz`` bytes."""
+    """A part of the image to load: ``data`` at ``vaddr``, then zeroes up to ``memsz`` bytes."""
 
     vaddr: int
     data: bytes
@@ -24,7 +24,7 @@ class Segment(NamedTuple):
 
 
 class Symbol(NamedTuple):
-    """A symbol; ``kind`` is the letter that kallsyms shows. ``size`` 0: unknown."""
+    """A symbol. ``kind`` is its letter in /proc/kallsyms; ``size`` is in bytes, 0 if unknown."""
 
     name: str
     addr: int
@@ -33,8 +33,11 @@ class Symbol(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What modules may link against. ``crc``: its modversion, if the kernel has those. ``namespace``:
-    the one that a module has to import for it (MODULE_IMPORT_NS), empty for none."""
+    """A symbol that modules can link against.
+
+    ``crc`` is its modversion, None if the kernel has none. ``namespace`` is the symbol namespace
+    that a module has to import to use it (MODULE_IMPORT_NS), empty for none.
+    """
 
     addr: int
     gpl_only: bool
@@ -56,19 +59,21 @@ class Image:
     btf: bytes
     unwinder: str = "frame_pointer"
     initcalls: list[int] = field(default_factory=list)
-    """Functions to call at boot, in this order."""
+    """The addresses of the functions to call at boot, in order."""
     per_cpu: bytes = b""
-    """What each CPU gets a copy of, linked at address 0; none if per-CPU variables are where they are."""
+    """The initial content of the per-CPU variables, linked at address 0. It is empty if they are
+    linked at their final addresses."""
     build_id: str = ""
     stubs: frozenset[int] = field(default_factory=frozenset)
-    """Addresses of functions without code of their own, which need a service to stand in."""
+    """The addresses of functions without code, which need a service in Python."""
     abi: str = "latest"
-    """Which API of live patching it has: a name in `klpfs.machine.kernel.livepatch.abi`."""
+    """The name of its livepatch API, see `klpfs.machine.kernel.livepatch.abi`."""
     booted: bool = True
-    """Whether it is as a boot leaves a kernel: its subsystems are set up, as far as it has them."""
+    """True if its subsystems are initialized, as after a boot."""
     init: range = range(0)
-    """What a booted kernel has freed. It is loaded all the same, as its code may be needed: static_cpu_has()
-    goes through .altinstr_aux until alternatives are applied. No ftrace site is in it."""
+    """The addresses from ``__init_begin`` to ``__init_end``, which a booted kernel has freed. They
+    are loaded all the same, as code in them may be needed: static_cpu_has() goes through
+    .altinstr_aux until alternatives are applied. No ftrace site is in them."""
 
 
 _KERNEL_SYMBOL = struct.Struct("<iii")
@@ -80,15 +85,18 @@ _NAME_MAX = 1024
 def read_exports(
     read: Callable[[int, int], bytes], start: int, end: int, gpl_only: bool, crcs: int = 0
 ) -> dict[str, Export]:
-    """The ``struct kernel_symbol``s in ``[start, end)``, whose references are relative to their own
-    place (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS). ``crcs`` is where their CRCs are, 0 if nowhere;
-    ``read`` gives what is at an address, as many bytes as it is asked for or less."""
+    """Return the exports described by the ``struct kernel_symbol``s in ``[start, end)``, by name.
+
+    Their references are relative to their own addresses (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
+    ``read(address, size)`` returns at most ``size`` bytes of memory. ``crcs`` is the address of
+    their CRCs, 0 for none. Exceptions of ``read`` are passed on.
+    """
 
     def text(at: int) -> str:
         found = b""
         while b"\0" not in found and len(found) < _NAME_MAX:
             here = (at + len(found)) & _U64
-            found += read(here, _NAME_CHUNK - here % _NAME_CHUNK)  # never into the next page
+            found += read(here, _NAME_CHUNK - here % _NAME_CHUNK)  # a page border is never crossed
         return found.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
     exports = {}

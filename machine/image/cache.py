@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images that were taken apart before: $XDG_CACHE_HOME/klpfs/distribution-<build id>-<key>.
+"""The cache of distribution images: $XDG_CACHE_HOME/klpfs/distribution-<build id>-<key>.
 
-The build id is for people. The key is a hash of the kernel's file and of the code that reads it, so that a
-file here never changes and no old one is taken for a new one. All that is in it has checksums; what cannot
-be read for whatever reason is not there.
+The key is a hash of the kernel's file and of the code that reads it, so that an entry never
+changes and never is out of date. The build id is there for the user. The content has checksums.
+An entry that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from klpfs.machine.image import Export, Image, Segment, Symbol, kept
+from klpfs.machine.image import Export, Image, Segment, Symbol, cache_dir
 
 _PART_MAX = 512 << 20
-"""Bytes: what unpacks to more is damaged."""
+"""The size in bytes above which a part is taken for damaged."""
 _LENGTH = struct.Struct("<I")
 _NO_CRC = -1
 
 
 def key(file: BinaryIO) -> str:
-    """What identifies the image that ``file`` gives. Raises OSError."""
+    """Return the key of the kernel in ``file``. Raise OSError."""
     digest = hashlib.blake2b(digest_size=16)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -41,10 +41,10 @@ def key(file: BinaryIO) -> str:
 
 
 def get(key: str) -> Image | None:
-    """The image that was kept under a key."""
-    for path in kept.cache_directory().glob(f"distribution-*-{key}"):
+    """Return the image in the cache under ``key``, or None."""
+    for path in cache_dir.path().glob(f"distribution-*-{key}"):
         collecting = gc.isenabled()
-        gc.disable()  # a hundred thousand objects come, and none goes
+        gc.disable()  # a hundred thousand objects are made, and none becomes garbage
         try:
             image = _decode(path.read_bytes())
         except (OSError, zstandard.ZstdError, ValueError, TypeError, KeyError, struct.error):
@@ -52,27 +52,28 @@ def get(key: str) -> Image | None:
         finally:
             if collecting:
                 gc.enable()
-        kept.use(path)
+        cache_dir.mark_used(path)
         return image
     return None
 
 
 def put(key: str, image: Image) -> None:
-    """Keep an image; sizes of symbols, which a distribution's has not, are left out. Raises OSError."""
-    kept.cache_directory().mkdir(parents=True, exist_ok=True)
-    path = kept.cache_directory() / f"distribution-{image.build_id or 'none'}-{key}"
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=kept.cache_directory())
+    """Write an image to the cache, without the sizes of symbols. Raise OSError."""
+    directory = cache_dir.path()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"distribution-{image.build_id or 'none'}-{key}"
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=directory)
     try:
         with open(handle, "wb") as file:
             file.write(_encode(image))
         os.replace(temporary, path)
-        kept.forget_unused()
+        cache_dir.remove_unused()
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-# -- the format: parts, each a length and a zstd frame; the first is JSON --------------------------
+# -- the format: parts of a length and a zstd frame each; the first part is JSON -----------------
 
 
 def _encode(image: Image) -> bytes:
@@ -124,7 +125,7 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _decode(data: bytes) -> Image:
-    """Raises ValueError, KeyError, struct.error and zstandard.ZstdError."""
+    """Raise ValueError, KeyError, struct.error or zstandard.ZstdError for damaged data."""
     encoded, names, kinds, addresses, exports, *others = _parts(data)
     export_addresses, gpl_only, crcs, namespaces, sites, btf, per_cpu, *loaded = others
     header: dict[str, Any] = json.loads(encoded)

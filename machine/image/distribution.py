@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A stock kernel: the vmlinuz (or vmlinux) that a distribution ships, and nothing else of it."""
+"""The image of a distribution's kernel, from its vmlinuz or vmlinux alone."""
 
 from __future__ import annotations
 
@@ -30,27 +30,28 @@ _INITCALLS = (
     "proc_cmdline_init", "proc_devices_init", "proc_filesystems_init", "proc_loadavg_init",
     "proc_meminfo_init", "proc_stat_init", "proc_uptime_init", "proc_version_init",
 )  # fmt: skip
-"""Of all that a boot calls, what files of /proc need that can do without the rest."""
+"""The initcalls that create files of /proc and need no other subsystem."""
 _TABLE_MAX = 16 << 20
-"""Bytes: no table of symbols or addresses is larger."""
+"""The maximum size in bytes of a table of symbols or addresses."""
 _IMAGE_MAX = 1 << 30
-"""Bytes: KERNEL_IMAGE_SIZE."""
+"""KERNEL_IMAGE_SIZE, in bytes."""
 
 
 def load(path: Path, progress: Callable[[str], None] | None = None) -> Image:
-    """The kernel in the file ``path``; ``progress`` is told of every step that takes a while.
+    """Return the image of the kernel in the file ``path``, from the cache if it is there.
 
-    Raises ImageError for what is no x86-64 kernel with livepatch and BTF, or cannot be read.
+    ``progress`` is called with a description of each longer step. Raise ImageError if the file
+    cannot be read, or is not an x86-64 kernel with livepatch and BTF.
     """
-    say = progress or (lambda step: None)
+    report = progress or (lambda step: None)
     try:
         with path.open("rb") as file:
             key = cache.key(file)
             image = cache.get(key)
             if image is not None:
                 return image
-            vmlinux = Vmlinux(open_vmlinux(file, say))
-        say("reading symbols and exports")
+            vmlinux = Vmlinux(open_vmlinux(file, report))
+        report("reading symbols and exports")
         image = read(vmlinux)
     except ImageError as error:
         raise ImageError(f"{path} cannot be used as a kernel: {error}") from error
@@ -59,17 +60,17 @@ def load(path: Path, progress: Callable[[str], None] | None = None) -> Image:
     try:
         cache.put(key, image)
     except OSError as error:
-        say(f"it will have to be read again: it cannot be kept ({error.strerror or error})")
+        report(f"the kernel cannot be cached ({error.strerror or error})")
     return image
 
 
 def read(vmlinux: Vmlinux) -> Image:
-    """What a kernel of a distribution has. Raises ImageError."""
+    """Return the image of a distribution's kernel. Raise ImageError."""
     return _Reader(vmlinux).image()
 
 
 class _Reader:
-    """Takes a vmlinux apart. Its own symbols say where things are."""
+    """Reads the parts of an image from a vmlinux, at the addresses of the kernel's own symbols."""
 
     def __init__(self, vmlinux: Vmlinux) -> None:
         self._vmlinux = vmlinux
@@ -83,7 +84,7 @@ class _Reader:
         self._at = dict(zip(reversed(table.names), reversed(table.addresses), strict=True))
 
     def _symbol(self, name: str) -> int:
-        """The address of a symbol, the first of several. Raises ImageError."""
+        """Return the address of a symbol, the first of several. Raise ImageError."""
         try:
             return self._at[name]
         except KeyError:
@@ -92,19 +93,19 @@ class _Reader:
     def _between(self, start: str, end: str) -> bytes:
         first, last = self._symbol(start), self._symbol(end)
         if last - first > _TABLE_MAX:
-            raise ImageError(f"what begins at its symbol {start} is too large")
-        return self._vmlinux.range(first, last)
+            raise ImageError(f"its table at the symbol {start} is too large")
+        return self._vmlinux.read_range(first, last)
 
     def image(self) -> Image:
         if "klp_enable_patch" not in self._at:
-            raise ImageError("it has no livepatch (CONFIG_LIVEPATCH)")
+            raise ImageError("it has no live patching (CONFIG_LIVEPATCH)")
         btf = self._vmlinux.section(".BTF")
         if btf is None:
-            raise ImageError("it has no types (CONFIG_DEBUG_INFO_BTF)")
+            raise ImageError("it has no type information (CONFIG_DEBUG_INFO_BTF)")
         banner = self._vmlinux.text(self._symbol("linux_banner"))
         words = banner.split()
         if words[:2] != ["Linux", "version"] or len(words) < 3:
-            raise ImageError("its banner is not that of Linux")
+            raise ImageError("its banner is not that of a Linux kernel")
         return Image(
             release=words[2],
             vermagic=self._vmlinux.text(self._symbol("vermagic")),
@@ -124,7 +125,7 @@ class _Reader:
         )
 
     def _abi(self) -> str:
-        """Which API of live patching it has; those with types have no older one than that of 5.1."""
+        """Return the name of its livepatch API. Kernels with BTF have that of 5.1 or later."""
         if "stack_order_kobj_attr" in self._at:
             return "latest"
         return "6.1" if "patched_kobj_attr" in self._at else "5.1"
@@ -133,7 +134,7 @@ class _Reader:
         return range(self._symbol("__init_begin"), self._symbol("__init_end"))
 
     def _per_cpu(self) -> bytes:
-        """The first copy of the per-CPU variables. From 6.15 they are not linked at 0 but in place."""
+        """Return the per-CPU variables if they are linked at address 0, as before Linux 6.15."""
         section = self._vmlinux.section(_PER_CPU)
         return section.data if section and section.addr == 0 else b""
 
@@ -147,7 +148,7 @@ class _Reader:
                 len(self._between(crcs, f"__stop___kcrctab{suffix}")),
             )
             if crcs_size and crcs_size * 3 != size:
-                raise ImageError("its exported symbols and their CRCs are not of one number")
+                raise ImageError("its exported symbols and their CRCs differ in number")
             exports |= read_exports(
                 self._vmlinux.read,
                 self._symbol(start),
@@ -158,8 +159,11 @@ class _Reader:
         return exports
 
     def _ftrace_sites(self) -> list[int]:
-        """__mcount_loc, without what ftrace_free_init_mem takes out and what was left empty by
-        the build (from 6.15, for weak functions that were replaced)."""
+        """Return the addresses in __mcount_loc, sorted.
+
+        Those in init memory are left out, as ``ftrace_free_init_mem`` does, and the zeroes that the
+        build of 6.15 and later leaves for weak functions that were replaced.
+        """
         data = self._between("__start_mcount_loc", "__stop_mcount_loc")
         init = self._init()
         sites = struct.unpack(f"<{len(data) // 8}Q", data[: len(data) & -8])
@@ -168,18 +172,23 @@ class _Reader:
     # -- memory -----------------------------------------------------------------------------------
 
     def _segments(self) -> list[Segment]:
-        """The sections, as runs of pages with the same rights. These are those of a booted kernel
-        (mark_rodata_ro): from ``_etext`` to ``__end_rodata`` nothing is written or executed, and
-        elsewhere a page with code in it is not written. What is behind ``_end`` is not kept."""
+        """Return the content of the sections up to ``_end``, as runs of pages with equal rights.
+
+        The rights are those of a booted kernel (``mark_rodata_ro``): pages from ``_etext`` to
+        ``__end_rodata`` are neither writable nor executable; other pages with code in them are not
+        writable.
+        """
         start, end = self._symbol("_text"), self._symbol("_end")
         if not START_KERNEL_MAP <= start <= end <= START_KERNEL_MAP + _IMAGE_MAX:
-            raise ImageError(f"it is linked to run at {start:#x}, which is no place for a kernel")
+            raise ImageError(
+                f"it is linked at {start:#x}, which is not in the address range of kernels"
+            )
         read_only = range(self._symbol("_etext"), self._symbol("__end_rodata"))
         placed = [(at, section) for at, section in self._placed() if at < end]
         rights: dict[int, tuple[bool, bool]] = {}
         for at, section in placed:
             if at < start or at + section.size > end:
-                raise ImageError(f"its section {section.name} is outside of the kernel")
+                raise ImageError(f"its section {section.name} is not between _text and _end")
             for page in range(at & -PAGE_SIZE, at + section.size, PAGE_SIZE):
                 executable = section.executable or rights.get(page, (False, False))[1]
                 rights[page] = not executable and page not in read_only, executable
@@ -187,7 +196,7 @@ class _Reader:
         return [_segment(pages, *rights[pages.start], placed) for pages in _runs(rights)]
 
     def _placed(self) -> list[tuple[int, Section]]:
-        """The sections and where they are loaded, in that order."""
+        """Return the sections with their load addresses, in the order of the addresses."""
         placed = [
             (section.addr if section.name != _PER_CPU else self._symbol("__per_cpu_load"), section)
             for section in self._vmlinux.sections
@@ -196,7 +205,7 @@ class _Reader:
 
 
 def _runs(rights: dict[int, tuple[bool, bool]]) -> Iterator[range]:
-    """Pages that follow each other and have the same rights; ``rights`` are by page, in order."""
+    """Yield runs of adjacent pages with equal rights. ``rights`` is by page address, in order."""
     start = end = 0
     for page, right in rights.items():
         if page != end or right != rights[start]:
@@ -210,7 +219,7 @@ def _runs(rights: dict[int, tuple[bool, bool]]) -> Iterator[range]:
 def _segment(
     pages: range, writable: bool, executable: bool, placed: list[tuple[int, Section]]
 ) -> Segment:
-    """A segment with what the sections have of these pages."""
+    """Return a segment with the content that the sections have in ``pages``."""
     data = bytearray()
     for at, section in placed:
         first, last = max(at, pages.start), min(at + section.size, pages.stop)
@@ -223,7 +232,7 @@ def _segment(
 def _symbol_table(vmlinux: Vmlinux) -> kallsyms.Table:
     section = vmlinux.section(".rodata")
     if section is None or section.addr < START_KERNEL_MAP:
-        raise ImageError("it is an ELF file, but no kernel")
+        raise ImageError("it is an ELF file, but not a kernel")
     table = kallsyms.find(section.data, section.addr)
     if table is None:
         raise ImageError("it has no symbol table (CONFIG_KALLSYMS)")

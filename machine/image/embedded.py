@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The embedded kernel: machine/guest/, compiled on first use and kept.
+"""The embedded kernel: machine/guest/, compiled on first use.
 
-What comes out of the compiler is ``$XDG_CACHE_HOME/klpfs/embedded-<hash>/vmlinux``. The hash is of all that
-goes in, so nothing there ever changes, and mounts that start at the same time may make the same file:
-one of them wins.
+The result is cached as ``$XDG_CACHE_HOME/klpfs/embedded-<hash>/vmlinux``. The hash covers sources,
+options and compiler. Processes that start at the same time may build the same kernel; the first
+to finish stores it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from klpfs.machine.image import Image, ImageError, kept, read_exports
+from klpfs.machine.image import Image, ImageError, cache_dir, read_exports
 from klpfs.machine.image.vmlinux import Vmlinux
 from klpfs.modules import abi as abis
 from klpfs.modules.kbuild import CFLAGS, INCLUDE, ToolchainError, compiler
@@ -31,7 +31,7 @@ _JOBS = 2
 
 _TRACING = {"-pg", "-mfentry", "-mrecord-mcount"}
 _LIB_CFLAGS = (*(flag for flag in CFLAGS if flag not in _TRACING), "-fno-builtin")
-"""For guest/lib, which is not traced, as lib/ is not in Linux; some of it is what gcc calls by itself."""
+"""For guest/lib, which is not traced, as in Linux. gcc emits calls to some of its functions."""
 _BTF_CFLAGS = ("-gbtf", "-fno-eliminate-unused-debug-types")
 _LDFLAGS = (
     "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=sha1", "-Wl,-z,max-page-size=4096",
@@ -39,15 +39,15 @@ _LDFLAGS = (
 )  # fmt: skip
 
 
-class CompilerError(ImageError):
-    """The embedded kernel cannot be built; the text says why and what to do about it."""
+class EmbeddedKernelError(ImageError):
+    """The embedded kernel cannot be built. The text says why and what the user can do about it."""
 
 
 def load(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST) -> Image:
-    """The embedded kernel, built first if it has to be; ``progress`` is told of every step of that.
-    ``abi`` is that of live patching, a name of `klpfs.modules.abi`.
+    """Return the image of the embedded kernel. Build it if it is not in the cache.
 
-    Raises CompilerError, and OSError if the cache directory cannot be written.
+    ``progress`` is called with each step of the build, ``abi`` is the name of a livepatch API in
+    `klpfs.modules.abi`. Raise EmbeddedKernelError, or OSError if the cache is not writable.
     """
     return replace(read(build(progress, abi)), abi=abi)
 
@@ -56,37 +56,38 @@ def load(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST) 
 
 
 def build(progress: Callable[[str], None] | None = None, abi: str = abis.LATEST) -> Path:
-    """The path of the built kernel. Raises as `load`."""
-    say = progress or (lambda step: None)
+    """Return the path of the built kernel. Parameters and exceptions are those of `load`."""
+    report = progress or (lambda step: None)
     sources = sorted(path for path in GUEST.rglob("*") if path.suffix in (".c", ".S"))
-    directory = kept.cache_directory() / f"embedded-{_fingerprint(abi)}"
+    cache = cache_dir.path()
+    directory = cache / f"embedded-{_fingerprint(abi)}"
     vmlinux = directory / "vmlinux"
     if vmlinux.exists():
-        kept.use(directory)
+        cache_dir.mark_used(directory)
         return vmlinux
     try:
         cc = compiler()
     except ToolchainError as error:
-        raise CompilerError(str(error)) from error
-    kept.cache_directory().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=kept.cache_directory()) as temporary:
+        raise EmbeddedKernelError(str(error)) from error
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=cache) as temporary:
         work = Path(temporary)
-        _compile_and_link([*cc, *abis.cflags(abi)], sources, work, say)
+        _compile_and_link([*cc, *abis.cflags(abi)], sources, work, report)
         finished = work / directory.name
         finished.mkdir()
         (work / "vmlinux").rename(finished / "vmlinux")
         try:
             finished.rename(directory)
         except OSError:
-            if not vmlinux.exists():  # else somebody else was faster
+            if not vmlinux.exists():  # else another process was faster
                 raise
-    kept.forget_unused()
+    cache_dir.remove_unused()
     return vmlinux
 
 
 def _fingerprint(abi: str = abis.LATEST) -> str:
-    """A hash of everything that decides what the kernel becomes."""
-    overlay = abis.include(abi)
+    """Return a hash of everything that the built kernel depends on."""
+    overlay = abis.include_directory(abi)
     roots = (GUEST, INCLUDE) if overlay is None else (GUEST, INCLUDE, overlay)
     digest = hashlib.sha256(repr((CFLAGS, _LIB_CFLAGS, _BTF_CFLAGS, _LDFLAGS)).encode())
     command = os.environ.get("CC") or "gcc"
@@ -99,7 +100,7 @@ def _fingerprint(abi: str = abis.LATEST) -> str:
 
 
 def _compiler_version(command: Sequence[str]) -> str:
-    """What ``-dumpfullversion`` says; nothing if that fails, for `compiler` to explain."""
+    """Return the version of the compiler; empty if it does not run, which `compiler` reports."""
     try:
         return subprocess.run(
             [*command, "-dumpfullversion"], capture_output=True, text=True, check=False
@@ -109,31 +110,31 @@ def _compiler_version(command: Sequence[str]) -> str:
 
 
 def _first_line(*command: str) -> str:
-    said = _run(command).splitlines()
-    return said[0] if said else "unknown"
+    lines = _run(command).splitlines()
+    return lines[0] if lines else "unknown"
 
 
 def _run(command: Sequence[str]) -> str:
-    """Run a tool, with messages in English. Raises CompilerError with what it said."""
+    """Run a tool in the C locale and return its output. Raise EmbeddedKernelError with it."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", check=False, env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except OSError as error:
-        raise CompilerError(
-            f"The tool {command[0]!r}, which builds the kernel, cannot be run ({error.strerror}): "
-            "install gcc and binutils."
+        raise EmbeddedKernelError(
+            f"{command[0]!r} is needed to build the embedded kernel and cannot be run "
+            f"({error.strerror}): install gcc and binutils."
         ) from error
     if done.returncode:
-        raise CompilerError(
+        raise EmbeddedKernelError(
             f"The embedded kernel does not compile with {command[0]!r}:\n{done.stdout.strip()}"
         )
     return done.stdout
 
 
 def _compile_and_link(
-    cc: Sequence[str], sources: Sequence[Path], work: Path, say: Callable[[str], None]
+    cc: Sequence[str], sources: Sequence[Path], work: Path, report: Callable[[str], None]
 ) -> None:
     linker = _run([*cc, "-print-prog-name=ld"]).strip()
     versions = {
@@ -145,17 +146,17 @@ def _compile_and_link(
     def compile_one(source: Path) -> str:
         name = source.relative_to(GUEST)
         target = work / f"{str(name).replace('/', '-')}.o"
-        say(f"CC      {name}")
+        report(f"CC      {name}")
         _run([*cc, *_flags(source), *defines, "-c", "-o", str(target), str(source)])
         return str(target)
 
     with ThreadPoolExecutor(_JOBS) as pool:
         try:
             objects = list(pool.map(compile_one, sources))
-        except CompilerError:
+        except EmbeddedKernelError:
             pool.shutdown(cancel_futures=True)
             raise
-    say("LD      vmlinux")
+    report("LD      vmlinux")
     _run([*cc, "-m64", *_LDFLAGS, "-o", str(work / "vmlinux"), *objects])
 
 
@@ -178,16 +179,18 @@ _NOT_IN_KALLSYMS = ("__kstrtab", "__ksymtab_")
 
 
 def read(path: Path) -> Image:
-    """Take a built kernel apart. Everything that is said of it is read from it."""
+    """Return the image of a built kernel, read from its file alone."""
     elf = Vmlinux(io.BytesIO(path.read_bytes()))
-    kept = (symbol for symbol in elf.symbol_table() if not symbol.name.startswith(_NOT_IN_KALLSYMS))
-    symbols = sorted(kept, key=lambda symbol: symbol.addr)
+    symbols = sorted(
+        (s for s in elf.symbol_table() if not s.name.startswith(_NOT_IN_KALLSYMS)),
+        key=lambda symbol: symbol.addr,
+    )
     at = {symbol.name: symbol.addr for symbol in symbols}
     exports = read_exports(elf.read, at["__start___ksymtab"], at["__stop___ksymtab"], False)
     exports |= read_exports(elf.read, at["__start___ksymtab_gpl"], at["__stop___ksymtab_gpl"], True)
     banner = elf.text(at["linux_banner"])
-    sites = elf.range(at["__start_mcount_loc"], at["__stop_mcount_loc"])
-    initcalls = elf.range(at["__initcall_start"], at["__initcall_end"])
+    sites = elf.read_range(at["__start_mcount_loc"], at["__stop_mcount_loc"])
+    initcalls = elf.read_range(at["__initcall_start"], at["__initcall_end"])
     services_end = at["__services_end"]
     return Image(
         release=banner.split()[2],

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The symbol table that every kernel carries in its .rodata (scripts/kallsyms.c), found by its shape.
+"""The symbol table in a kernel's .rodata (scripts/kallsyms.c), found by its shape.
 
-Nothing says where it is: the symbols that would are the ones in it. What is searched for is the token
-table, 256 strings whose offsets stand behind it; all the rest lies around it, in one of these orders, each
-part aligned to 8 bytes:
+The table's own symbols are the only ones that tell its address. So `find` searches for the token
+table: 256 strings, followed by their offsets. The other parts are around it, in one of these
+orders, each aligned to 8 bytes:
 
     to 6.3    addresses  num_syms names markers [seqs_of_names] token_table token_index
     from 6.4             num_syms names markers token_table token_index  addresses [seqs_of_names]
 
 where ``addresses`` is one of
 
-    kallsyms_addresses                           64 bits each (without CONFIG_KALLSYMS_BASE_RELATIVE)
-    kallsyms_offsets, kallsyms_relative_base     32 bits each, and what to add to them; in kernels with
-                                                 per-CPU symbols from 0 up, those that are not negative
-                                                 are addresses, and the others count down from base - 1
-    kallsyms_offsets                             32 bits each, relative to their own place (from 7.0)
+    kallsyms_addresses                        64 bits each (no CONFIG_KALLSYMS_BASE_RELATIVE)
+    kallsyms_offsets, kallsyms_relative_base  32 bits each, relative to the base; with per-CPU
+                                              symbols from 0 on, offsets that are not negative are
+                                              addresses, and the others count down from base - 1
+    kallsyms_offsets                          32 bits each, relative to their own addresses (7.0)
 
-Names are a length (one byte; from 6.1 two, for 128 and more) and that many tokens, and the first
-character is the symbol's kind. Every 256th name has its offset in the markers.
+A name is a length (one byte; from 6.1 on two bytes for 128 and more) and that many tokens. Its
+first character is the symbol's kind. The markers are the offsets of every 256th name.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from typing import NamedTuple
 
 _SYMBOLS_MAX = 1 << 20
 _NAMES_MAX = 1 << 16
-"""Bytes that 256 names take, at most, as far as this searches."""
+"""The maximum size of 256 compressed names in bytes."""
 _TOKENS_TRIED, _NAMES_TRIED = 8, 100
-"""How often to be misled."""
+"""The maximum numbers of places to try."""
 _TEXT_MAX = 1 << 28
-"""Bytes that all names can be when written out, at most."""
+"""The maximum size of all names in bytes when expanded."""
 _U64 = (1 << 64) - 1
 _PER_CPU_MAX = 1 << 31
 _KERNEL = 0xFFFFFFFF80000000
 _TOKENS = 256
 _DIGITS = b"\0".join(b"%d" % digit for digit in range(10)) + b"\0"
-"""Part of every token table: a character that names have is its own token."""
+"""The tokens of the digits, part of every token table: characters in use are tokens themselves."""
 _INDEX = struct.Struct(f"<{_TOKENS}H")
 
 
 class Table(NamedTuple):
-    """The symbols, in the order of the table: the n-th of each is of the n-th symbol."""
+    """The symbols in the order of the table, as three sequences of equal length."""
 
     kinds: str
     names: list[str]
@@ -64,15 +64,17 @@ class _Names(NamedTuple):
     start: int
     """Offset of kallsyms_num_syms."""
     number: int
-    """What it says."""
+    """The number of symbols."""
     markers: Sequence[int]
     end: int
     """Offset of kallsyms_markers."""
 
 
 def find(data: bytes, base: int) -> Table | None:
-    """The symbols of a kernel whose .rodata is ``data``, at address ``base`` (a multiple of 8); None
-    if they are not there."""
+    """Return the symbols of a kernel, or None if ``data`` has no symbol table.
+
+    ``data`` is the content of .rodata, whose address is ``base``, a multiple of 8.
+    """
     for tokens in islice(_find_tokens(data), _TOKENS_TRIED):
         for place in islice(_find_names(data, tokens.start), _NAMES_TRIED):
             texts = _names(data, place, tokens, True) or _names(data, place, tokens, False)
@@ -99,7 +101,7 @@ def _find_tokens(data: bytes) -> Iterator[_Tokens]:
 
 
 def _tokens_around(data: bytes, digits: int) -> _Tokens | None:
-    """The token table whose entry for "0" is at the offset ``digits``."""
+    """Return the token table whose entry for "0" is at the offset ``digits``, or None."""
     end = digits
     for _ in range(ord("0"), _TOKENS):
         end = data.find(b"\0", end) + 1
@@ -124,7 +126,7 @@ def _tokens_around(data: bytes, digits: int) -> _Tokens | None:
 
 
 def _find_names(data: bytes, tokens_at: int) -> Iterator[_Names]:
-    """Where names may be that end before a token table."""
+    """Yield the places where the names before a token table may be."""
     for markers_at, numbers in _marker_places(tokens_at):
         if data[markers_at : markers_at + 4] != b"\0\0\0\0":
             continue
@@ -140,7 +142,7 @@ def _find_names(data: bytes, tokens_at: int) -> Iterator[_Names]:
 
 
 def _markers(data: bytes, start: int, count: int) -> list[int] | None:
-    """The markers at an offset, if they look like some."""
+    """Return the ``count`` markers at an offset, or None if they do not look like markers."""
     markers: list[int] = []
     for (marker,) in struct.iter_unpack("<I", data[start : start + 4 * count]):
         if markers and not 512 <= marker - markers[-1] <= _NAMES_MAX:
@@ -150,8 +152,10 @@ def _markers(data: bytes, start: int, count: int) -> list[int] | None:
 
 
 def _marker_places(tokens_at: int) -> Iterator[tuple[int, range]]:
-    """Where kallsyms_markers are, if there are so many symbols, for every number of symbols: without
-    kallsyms_seqs_of_names behind them, and with it."""
+    """Yield possible offsets of kallsyms_markers, with the numbers of symbols that each implies.
+
+    Those without kallsyms_seqs_of_names behind the markers come first.
+    """
     for blocks in range(1, min(_SYMBOLS_MAX >> 8, tokens_at >> 2) + 1):
         yield tokens_at - 4 * blocks & -8, range(256 * blocks - 255, 256 * blocks + 1)
     for number in range(1, min(_SYMBOLS_MAX, tokens_at // 4) + 1):
@@ -160,7 +164,10 @@ def _marker_places(tokens_at: int) -> Iterator[tuple[int, range]]:
 
 
 def _names(data: bytes, names: _Names, tokens: _Tokens, two_bytes: bool) -> list[str] | None:
-    """Kind and name of each symbol, if the markers are right. ``two_bytes``: of a length over 127."""
+    """Return kind and name of each symbol as a string, or None if they do not fit the markers.
+
+    ``two_bytes`` selects lengths of two bytes for names of more than 127 tokens.
+    """
     start, end = names.start + 8, names.end
     stream = data[start:end].decode("latin-1")
     found: list[str] = []
@@ -198,7 +205,7 @@ _SEPARATOR = chr(_TOKENS)
 
 
 def _find_addresses(data: bytes, base: int, tokens: _Tokens, names: _Names) -> Sequence[int] | None:
-    """The addresses, before or behind the names: those that ascend and end in the kernel."""
+    """Return the addresses, from before or behind the names; None if none of them are plausible."""
     count = names.number
     wide, narrow = 8 * count, 4 * count + 7 & -8
     before, behind = names.start, _align(tokens.end)
@@ -208,14 +215,14 @@ def _find_addresses(data: bytes, base: int, tokens: _Tokens, names: _Names) -> S
         (relative_base,) = struct.unpack_from("<Q", data, relative_base_at)
         offsets = _integers("i", data[at : at + 4 * count])
         if relative_base >= _KERNEL:
-            yes = _plausible(_relative(offsets, relative_base))
-            if yes is not None:
-                return yes
+            addresses = _plausible(_relative(offsets, relative_base))
+            if addresses is not None:
+                return addresses
     for at in (before - wide, behind):
         if at >= 0 and at + wide <= len(data):
-            yes = _plausible(_integers("Q", data[at : at + wide]))
-            if yes is not None:
-                return yes
+            addresses = _plausible(_integers("Q", data[at : at + wide]))
+            if addresses is not None:
+                return addresses
     if behind + 4 * count <= len(data):
         place = base + behind
         offsets = _integers("i", data[behind : behind + 4 * count])
@@ -231,7 +238,7 @@ def _relative(offsets: Sequence[int], base: int) -> list[int]:
 
 
 def _plausible(addresses: Sequence[int]) -> Sequence[int] | None:
-    """Addresses, if they ascend and are all in the kernel but for those of per-CPU variables."""
+    """Return the addresses if they ascend and are of the kernel or per-CPU variables."""
     if addresses[-1] < _KERNEL or any(a > b for a, b in pairwise(addresses)):
         return None
     if bisect_left(addresses, _PER_CPU_MAX) != bisect_left(addresses, _KERNEL):
@@ -240,5 +247,5 @@ def _plausible(addresses: Sequence[int]) -> Sequence[int] | None:
 
 
 def _integers(kind: str, data: bytes) -> tuple[int, ...]:
-    """Little-endian integers: ``i`` and ``I`` of 32 bits, ``Q`` of 64."""
+    """Unpack little-endian integers: ``i`` and ``I`` have 32 bits, ``Q`` has 64."""
     return struct.unpack(f"<{len(data) // struct.calcsize('<' + kind)}{kind}", data)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ORC: where the caller's frame is, for every address in a kernel's text.
+"""ORC tables and the ORC unwinder.
 
-arch/x86/include/asm/orc_types.h says what the tables hold, arch/x86/kernel/unwind_orc.c how a stack is walked
-with them. The entries have changed over time; the image's own ``struct orc_entry`` says which they are:
+For every address in a kernel's text, the tables tell how to find the frame of the caller. Their
+format is in arch/x86/include/asm/orc_types.h, the unwinder in arch/x86/kernel/unwind_orc.c. The
+format has changed over time; the image's own ``struct orc_entry`` tells which one it has:
 
-    to 6.2      sp_reg:4 bp_reg:4 type:2 end:1             type 0 is a call; no sp_reg: the end, or unknown
+    to 6.2      sp_reg:4 bp_reg:4 type:2 end:1          type 0 a call; sp_reg 0: the end, or unknown
     6.3         sp_reg:4 bp_reg:4 type:2 signal:1 end:1
-    from 6.4    sp_reg:4 bp_reg:4 type:3 signal:1          type 0 is unknown, 1 the end, 2 a call
+    from 6.4    sp_reg:4 bp_reg:4 type:3 signal:1       type 0 unknown, 1 the end, 2 a call
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _U64 = (1 << 64) - 1
 
 
 class Register(enum.IntEnum):
-    """ORC_REG_*: what an offset is added to."""
+    """ORC_REG_*: the base of an offset."""
 
     UNDEFINED = 0
     PREV_SP = 1
@@ -39,7 +40,7 @@ class Register(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """ORC_TYPE_*: what is found on the stack below the caller's frame."""
+    """ORC_TYPE_*: the data on the stack below the caller's frame."""
 
     UNDEFINED = 0
     END_OF_STACK = 1
@@ -49,8 +50,11 @@ class Kind(enum.IntEnum):
 
 
 class OrcEntry(NamedTuple):
-    """The state of the stack at some addresses, offsets in bytes. ``signal``: the caller's address is that
-    of an instruction to come, not of one behind a call."""
+    """The state of the stack at a range of addresses. Offsets are in bytes.
+
+    ``signal`` is true if the caller's address is that of an instruction that has not run yet,
+    false if it is that behind a call.
+    """
 
     kind: int
     sp_reg: int = Register.UNDEFINED
@@ -61,13 +65,13 @@ class OrcEntry(NamedTuple):
 
 
 _NULL_ENTRY = OrcEntry(Kind.CALL, Register.SP, 8)
-"""For address 0: somebody called a null pointer."""
+"""The entry of address 0, for calls of a null pointer."""
 _FRAME_POINTER_ENTRY = OrcEntry(Kind.CALL, Register.BP, 16, Register.PREV_SP, -16)
-"""For generated code, of which nothing is known: a guess."""
+"""The entry assumed for generated code, which has no tables."""
 
 
 class Format:
-    """How a kernel stores entries. Raises KeyError if its types do not include ``struct orc_entry``."""
+    """The format of a kernel's entries. Raise LookupError if it has no ``struct orc_entry``."""
 
     def __init__(self, types: Types) -> None:
         entry = types["struct orc_entry"]
@@ -78,7 +82,7 @@ class Format:
         }
 
     def decode(self, data: bytes) -> OrcEntry:
-        """The entry in ``size`` bytes."""
+        """Decode one entry of ``size`` bytes."""
         raw = int.from_bytes(data, "little")
         value = {
             name: raw >> shift & (1 << bits) - 1 for name, (shift, bits) in self._fields.items()
@@ -104,11 +108,11 @@ def _signed(value: int) -> int:
 
 
 class OrcTable:
-    """The tables of the kernel (``__start_orc_unwind_ip``, ``__start_orc_unwind``) or of a module
-    (.orc_unwind_ip, .orc_unwind), in the order of their addresses.
+    """The ORC tables of the kernel or of a module, in the order of their addresses.
 
-    ``ips`` is loaded at address ``base``: each is relative to its own place. Raises ValueError if the two
-    are not of one length.
+    ``ips`` is the content of ``__start_orc_unwind_ip`` or .orc_unwind_ip, at address ``base``;
+    each is relative to its own address. ``entries`` is the content of ``__start_orc_unwind`` or
+    .orc_unwind. Raise ValueError if the two differ in length.
     """
 
     def __init__(self, format: Format, ips: bytes, base: int, entries: bytes) -> None:
@@ -124,26 +128,31 @@ class OrcTable:
         return self._count
 
     def ip(self, index: int) -> int:
-        """The first address of an entry."""
+        """Return the first address of an entry."""
         place = index * _IP.size
         offset: int = _IP.unpack_from(self._ips, place)[0]
         return (self._base + place + offset) & _U64
 
     def entry(self, index: int) -> OrcEntry:
-        """An entry, by its place in the table."""
+        """Return an entry by its index."""
         size = self._format.size
         return self._format.decode(self._entries[index * size : (index + 1) * size])
 
     def find(self, ip: int) -> OrcEntry | None:
-        """The last entry that begins at ``ip`` or before it, as ``__orc_find``; the first if none does,
-        and None from a table without any."""
+        """Return the last entry that begins at ``ip`` or before it (``__orc_find``).
+
+        Return the first entry if all begin later, and None if the table is empty.
+        """
         if not self._count:
             return None
         return self.entry(max(bisect_right(range(self._count), ip, key=self.ip) - 1, 0))
 
     def sorted(self) -> OrcTable:
-        """The same tables in order, as the kernel sorts a module's (``unwind_module_init``). Of entries at
-        one address, those that only say that nothing is known come first, so that others are found."""
+        """Return the tables sorted by address, as ``unwind_module_init`` does for a module.
+
+        Among entries of one address, those of type UNDEFINED come first, so that `find` returns
+        another.
+        """
         order = sorted(
             range(self._count),
             key=lambda i: (self.ip(i), self.entry(i).kind != Kind.UNDEFINED),
@@ -157,11 +166,11 @@ class OrcTable:
 
     @property
     def data(self) -> tuple[bytes, bytes]:
-        """The two tables, as they lie in memory at their addresses."""
+        """The content of the two tables in memory."""
         return self._ips, self._entries
 
 
-# -- unwinding --------------------------------------------------------------------------------------
+# -- unwinding ------------------------------------------------------------------------------------
 
 _PT_REGS = {
     Register.R13: 16, Register.BP: 32, Register.R10: 56, Register.DX: 96, Register.DI: 112,
@@ -172,9 +181,11 @@ _IRET_FRAME_OFFSET, _IRET_FRAME_SIZE = 128, 40
 
 
 class Frame(NamedTuple):
-    """One function on a stack: where it is, and its registers. ``place`` is the address of the word on the
-    stack that holds ``ip``, None if it is in no such place. ``regs`` is where the struct pt_regs is that this
-    comes from, if from one."""
+    """A function on a stack: its instruction pointer and registers.
+
+    ``place`` is the address of the word on the stack that holds ``ip``, None if there is none.
+    ``regs`` is the address of the struct pt_regs that the frame was read from, or None.
+    """
 
     ip: int
     sp: int
@@ -185,18 +196,18 @@ class Frame(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Frames, innermost first. ``reliable``: these are all there are, for certain."""
+    """The frames of a stack, innermost first. ``reliable`` is true if none can be missing."""
 
     frames: list[Frame]
     reliable: bool
 
 
 class _UnwindError(Exception):
-    """The stack does not look as it should."""
+    """The stack does not match the tables."""
 
 
 class _Unwinder:
-    """``struct unwind_state``, but for what is in the frame itself."""
+    """``struct unwind_state``, without the members that are in `Frame`."""
 
     def __init__(
         self,
@@ -209,14 +220,17 @@ class _Unwinder:
         self._read_u64 = read_u64
         self._stack = stack
         self._full_regs = regs
-        """Where the last complete registers are; of a partial one only what iret takes is there."""
+        """The address of the last complete struct pt_regs; a partial one is just an iret frame."""
         self.error = False
 
     def next(self, frame: Frame) -> Frame | None:
-        """The caller's frame, as ``unwind_next_frame``; None at the end. Raises _UnwindError."""
+        """Return the frame of the caller, or None at the end (``unwind_next_frame``).
+
+        Raise _UnwindError.
+        """
         if frame.regs is not None and self._read_u64(frame.regs + _PT_REGS_CS) & 3:
             return None  # it came from user space
-        # The instruction behind a call may have another layout, or belong to another function.
+        # The instruction behind a call may have another entry, or belong to another function.
         at = frame.ip - (not frame.signal)
         entry = _NULL_ENTRY if at == 0 else self._find(at)
         if entry is None:
@@ -253,7 +267,7 @@ class _Unwinder:
         return self._read_u64(self._full_regs + _PT_REGS[Register(register)])
 
     def _previous_sp(self, entry: OrcEntry, frame: Frame) -> int:
-        """The stack pointer before the call, or where registers were saved."""
+        """Return the stack pointer before the call, or the address of the saved registers."""
         match entry.sp_reg:
             case Register.SP:
                 return frame.sp + entry.sp_offset & _U64
@@ -293,18 +307,19 @@ def unwind(
     start: Frame,
     stack: range,
 ) -> Trace:
-    """Walk a stack, as ``arch_stack_walk`` and ``arch_stack_walk_reliable`` do.
+    """Walk a stack (``arch_stack_walk``, ``arch_stack_walk_reliable``).
 
-    ``find`` has the entry of an address, or None; ``read_u64`` reads the stack, whose addresses are
-    ``stack``; ``is_text`` says whether an address is in code (``__kernel_text_address``). ``start`` is where
-    to begin: its ``signal`` is true for registers taken between two instructions, false for those of a call
-    that has not come back; its ``regs`` is where the rest of them is, in a struct pt_regs, if anywhere.
-    An unreliable trace goes on as far as can be guessed.
+    ``find`` returns the entry of an address, or None. ``read_u64`` reads the stack, whose addresses
+    are ``stack``. ``is_text`` is ``__kernel_text_address``. ``start`` is the innermost frame; its
+    ``signal`` is true for registers between two instructions, false for those of a call that has
+    not returned; its ``regs`` is the address of a struct pt_regs with the other registers, or None.
+
+    An unreliable trace has the frames up to the first one that cannot be found.
     """
     unwinder = _Unwinder(find, read_u64, stack, start.regs)
     frames: list[Frame] = []
     frame: Frame | None = start
-    # Each frame is further up, unless the tables are wrong and the stack pointer leaves the stack.
+    # The limit matters only if the tables are wrong and the stack pointer leaves the stack.
     for _ in range(len(stack) // 8 + 1):
         if frame is None:
             return Trace(frames, not unwinder.error)

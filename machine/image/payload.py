@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a kernel's file to the vmlinux inside: Documentation/arch/x86/boot.rst, scripts/Makefile.lib.
+"""The vmlinux in a kernel's file: Documentation/arch/x86/boot.rst, scripts/Makefile.lib.
 
-A bzImage has a setup header that says where its payload is: the compressed vmlinux, and behind it
-(but for gzip, which has that by itself) its size when unpacked, as 32 bits.
+The setup header of a bzImage gives the place of its payload: the compressed vmlinux, followed by
+its unpacked size as 32 bits. gzip data has that size by itself, so it is not added there.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import zstandard
 from klpfs.machine.image import ImageError
 
 FILE_MAX = 256 << 20
-"""Bytes: no compressed kernel is larger."""
+"""The maximum size of a compressed kernel in bytes."""
 UNPACKED_MAX = 512 << 20
-"""Bytes: nothing is unpacked beyond this."""
+"""The maximum size of an unpacked kernel in bytes."""
 
 _CHUNK = 1 << 20
 
@@ -39,9 +39,9 @@ _HEAD = _PAYLOAD_AT + _PAYLOAD.size
 _ELF = b"\x7fELF"
 _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20
-"""Bytes that a block of the legacy format unpacks to, at most."""
+"""The maximum unpacked size of a block of the legacy format in bytes."""
 
-_OTHERS = (
+_OTHER_KERNELS = (
     (0x38, b"ARM\x64", "an arm64 kernel"),
     (0x38, b"RSC\x05", "a riscv kernel"),
     (0x38, b"\xcd\x23\x82\x81", "a loongarch kernel"),
@@ -51,7 +51,7 @@ _OTHERS = (
 
 
 class _Decompressor(Protocol):
-    """As bz2 and lzma have it."""
+    """The decompressors of bz2 and lzma."""
 
     @property
     def eof(self) -> bool: ...
@@ -63,10 +63,10 @@ class _Decompressor(Protocol):
 
 
 def open_vmlinux(file: BinaryIO, progress: Callable[[str], None] | None = None) -> BinaryIO:
-    """The vmlinux of ``file``: the file itself if it is one, else what is unpacked from a bzImage or
-    a compressed vmlinux. ``progress`` is told of the unpacking.
+    """Return the vmlinux of a kernel: ``file`` itself, or one unpacked in memory.
 
-    Raises ImageError and OSError.
+    ``file`` may be a vmlinux, a compressed vmlinux or a bzImage. ``progress`` is called before
+    data is unpacked. Raise ImageError or OSError.
     """
     file.seek(0)
     head = file.read(_HEAD)
@@ -87,9 +87,9 @@ def _is_bzimage(data: bytes) -> bool:
 
 
 def _payload(data: bytes) -> bytes:
-    """The payload of a bzImage."""
+    """Return the payload of a bzImage. Raise ImageError."""
     if len(data) < _HEAD:
-        raise ImageError("its setup header is cut off")
+        raise ImageError("its setup header is truncated")
     version = int.from_bytes(data[_VERSION : _VERSION + 2], "little")
     if version < _VERSION_WITH_PAYLOAD:
         raise ImageError(
@@ -98,16 +98,16 @@ def _payload(data: bytes) -> bytes:
     offset, length = _PAYLOAD.unpack_from(data, _PAYLOAD_AT)
     start = ((data[_SETUP_SECTS] or 4) + 1) * _SECTOR + offset
     if not length:
-        raise ImageError("its setup header names no payload")
+        raise ImageError("its setup header has no payload")
     if start + length > len(data):
         raise ImageError(
-            f"it is cut off: its payload should end at {start + length}, and it has {len(data)} bytes"
+            f"it is truncated: its payload ends at {start + length}, and it has {len(data)} bytes"
         )
     return data[start : start + length]
 
 
-def _unpack(payload: bytes, sized: bool, say: Callable[[str], None]) -> bytes:
-    """``sized``: whether its size when unpacked is behind it."""
+def _unpack(payload: bytes, sized: bool, report: Callable[[str], None]) -> bytes:
+    """Return unpacked data. ``sized`` is true if the unpacked size can follow the payload."""
     found = next((known for known in _FORMATS if payload.startswith(known.magic)), None)
     if found is None:
         if payload.startswith(_ELF):  # CONFIG_KERNEL_UNCOMPRESSED
@@ -116,13 +116,13 @@ def _unpack(payload: bytes, sized: bool, say: Callable[[str], None]) -> bytes:
             raise ImageError("it is compressed with LZO, which is not supported")
         if sized:
             raise ImageError(
-                f"its payload starts with {payload[:4].hex(' ')}, which is no known compression"
+                f"its payload begins with {payload[:4].hex(' ')}, which is not a known compression"
             )
-        for at, other, what in _OTHERS:
-            if payload[at : at + len(other)] == other:
+        for at, magic, what in _OTHER_KERNELS:
+            if payload[at : at + len(magic)] == magic:
                 raise ImageError(f"it is {what}")
         raise ImageError("it is neither a bzImage nor a vmlinux")
-    say(f"unpacking {len(payload) >> 20} MiB of {found.name}")
+    report(f"unpacking {len(payload) >> 20} MiB of {found.name}")
     name, wanted = found.name, None
     if sized and found.sized:
         wanted = int.from_bytes(payload[-4:], "little")
@@ -139,16 +139,16 @@ def _unpack(payload: bytes, sized: bool, say: Callable[[str], None]) -> bytes:
     except (zstandard.ZstdError, lz4.block.LZ4BlockError) as error:
         raise ImageError(f"its {name} data is damaged ({error})") from error
     if wanted is not None and wanted != size:
-        raise ImageError(f"its {name} data unpacks to {size} bytes, not to {wanted} as it should")
+        raise ImageError(f"its {name} data unpacks to {size} bytes instead of {wanted}")
     return b"".join(unpacked)
 
 
 def _pieces(decompressor: _Decompressor, data: bytes) -> Iterator[bytes]:
-    """What ``data`` unpacks to, in small pieces, as a bomb is only known by its size."""
+    """Yield unpacked data in small pieces, so that the caller can stop when they get too large."""
     yield decompressor.decompress(data, _CHUNK)
     while not decompressor.eof:
         if decompressor.needs_input:
-            raise EOFError("it is cut off")
+            raise EOFError("it is truncated")
         yield decompressor.decompress(b"", _CHUNK)
 
 
@@ -158,7 +158,7 @@ def _gzip(data: bytes) -> Iterator[bytes]:
         piece = decompressor.decompress(data, _CHUNK)
         data = decompressor.unconsumed_tail
         if not piece and not decompressor.eof:
-            raise EOFError("it is cut off")
+            raise EOFError("it is truncated")
         yield piece
 
 
@@ -182,7 +182,7 @@ def _zstd(data: bytes) -> Iterator[bytes]:
 
 
 def _lz4(data: bytes) -> Iterator[bytes]:
-    """Frames of the legacy format: its magic, then blocks, each with its packed size before it."""
+    """Unpack frames of the legacy format: a magic number, then blocks with their packed sizes."""
     at = 0
     while at < len(data):
         if data[at : at + 4] == _LZ4_LEGACY:
@@ -190,13 +190,13 @@ def _lz4(data: bytes) -> Iterator[bytes]:
             continue
         size = int.from_bytes(data[at : at + 4], "little")
         if at + 4 + size > len(data):
-            raise EOFError("it is cut off")
+            raise EOFError("it is truncated")
         yield lz4.block.decompress(data[at + 4 : at + 4 + size], uncompressed_size=_LZ4_BLOCK)
         at += 4 + size
 
 
 class _Format(NamedTuple):
-    """A compression. ``sized``: whether the kernel's build puts the unpacked size behind it."""
+    """A compression. ``sized`` is true if the kernel's build appends the unpacked size."""
 
     magic: bytes
     name: str

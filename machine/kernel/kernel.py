@@ -126,7 +126,7 @@ class Kernel:
     def _make_livepatch(self, root: Kobject) -> Livepatch:
         """The livepatch core that the image's ABI asks for, on what the ABIs have in common."""
         computer, abi = self.computer, self.abi
-        computer.space.absent = abi.absent
+        computer.space.missing_members = abi.absent
         callbacks = (Callbacks if abi.callbacks else NoCallbacks)(self.sched)
         redirection = Redirection(computer, self.slab, self.ftrace, self.text, self.printk, abi)
         self.universes = Universes(computer, self.sched)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The other version of caller_version() in caller.c. */
+/* A patch of caller_version() in caller.c. */
 #include <linux/livepatch.h>
 #include <linux/module.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A kthread that calls a function in a loop, as often as "calls" says, and counts what came back. The other
+ * A kthread that calls a function in a loop, "calls" times, and counts the return values. The patched
  * version of the function, in caller-patch.c, returns 2.
  */
 #include <linux/delay.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A file of each kind, of the types that the host's sysfs is sure to have as well. */
+/* A file of each kind that the sysfs of every host has, too. */
 #include <linux/module.h>
 
 int conform_base_value(void);

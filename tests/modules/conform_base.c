@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A module that another one uses, which makes a link in its directory of holders. */
+/* A module with a user, whose holders directory has a link. */
 #include <linux/module.h>
 
 int conform_base_value(void);

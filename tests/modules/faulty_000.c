@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Does what its parameter "fault" says, where "where" says: what no module should do. */
+/* A hostile module: "fault" selects what it does, and "where" in which context. */
 
 #include <linux/completion.h>
 #include <linux/delay.h>
@@ -37,7 +37,7 @@ static char *volatile nothing;
 #define WILD 0xffff800000001000ul
 #define POISON 0xdead000000000100ul
 
-/* What the compiler knows nothing of. */
+/* Hide an address from the compiler. */
 static unsigned long hidden(void *address)
 {
 	asm volatile("" : "+r"(address));
@@ -57,7 +57,7 @@ static void write_rodata(void) { WRITE_ONCE(*(int *)&constant, 2); }
 static void write_kernel_text(void) { WRITE_ONCE(*(u8 *)hidden(_printk), 0xc3); }
 static void write_direct_map(void)
 {
-	/* The same page of the kernel's text by its other name. */
+	/* A page of the kernel's text, through the direct map. */
 	WRITE_ONCE(*(u8 *)(0xffff888000000000ul + hidden(_printk) - 0xffffffff81000000ul + 0x1000000), 0xc3);
 }
 static void execute_data(void)
@@ -244,7 +244,7 @@ static void table_spoilt(void)
 {
 	unsigned long cr3;
 
-	/* The entries for the direct map, through the direct map. */
+	/* The page-table entries of the direct map, through the direct map. */
 	asm volatile("mov %%cr3, %0" : "=r"(cr3));
 	memset((void *)(0xffff888000000000ul + cr3 + 2048), 0xff, 8 * 32);
 	READ_ONCE(*(int *)(0xffff888000000000ul + 0x2000));

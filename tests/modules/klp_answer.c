@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A module to be patched: who reads its parameters calls its functions. */
+/* A module to patch. A read of one of its parameters calls one of its functions. */
 #include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A patch for vmlinux, klp_target and klp_later, all with every callback. Each says that it was called; for one
- * of the objects, "fail" makes pre_patch fail, and "oops" names the callback that dereferences NULL.
+ * A patch for vmlinux, klp_target and klp_later, each with all callbacks, which log their calls. For one
+ * object, "fail" makes pre_patch fail, and "oops" is the name of a callback that dereferences NULL.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A patch by the API of register, enable, disable and unregister. What is written to "call" says which
- * of them to call; the write fails as the call does.
+ * A patch with the register and enable API. A write to the parameter "call" calls one of its functions;
+ * the write fails with the error of the call.
  *
- * OBJECT, FUNCTION, VERSION: what is patched, and what its replacement returns. PATCH, FUNC, OBJ: more
+ * OBJECT and FUNCTION are patched with a function that returns VERSION. PATCH, FUNC and OBJ are further
  * members of the structs.
  */
 #include <linux/livepatch.h>

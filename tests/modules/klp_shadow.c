@@ -28,7 +28,7 @@ static void destructor(void *obj, void *data)
 	sum += *(long *)data;
 }
 
-/* All return the value of the variable, or -1 where there is none. */
+/* All return the value of the variable, or -1 if there is none. */
 static long value(long *data)
 {
 	return data ? *data : -1;

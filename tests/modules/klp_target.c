@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What patches are for: functions that say which version of them runs, and functions to sleep in.
- * Nothing here calls them, the tests do.
+ * The target of patches: functions that return their version, and functions that sleep. The tests
+ * call them.
  */
 #include <linux/delay.h>
 #include <linux/module.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A parameter that takes its time to be read. */
+/* A parameter whose read is slow. */
 #include <linux/delay.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>

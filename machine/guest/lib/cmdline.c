@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Numbers and words of a command line, lib/cmdline.c. */
+/* Parsers for numbers and words of a command line: lib/cmdline.c. */
 
 #include <linux/ctype.h>
 #include <linux/kernel.h>
 #include <linux/string.h>
 
 /*
- * One number of a list that has commas, moving *str behind it: 0 there was none, 1 it was the
- * last, 2 a comma follows, 3 it begins a range and *str is at the '-'.
+ * Read one number of a comma-separated list and move *str behind it. Return 0 if there is none, 1
+ * for the last one, 2 if a comma follows, 3 if it begins a range; then *str is at the '-'.
  */
 int get_option(char **str, int *pint)
 {
@@ -29,7 +29,7 @@ int get_option(char **str, int *pint)
 }
 EXPORT_SYMBOL(get_option);
 
-/* The numbers of a list into ints[1...], their count into ints[0]; returns what was not read. */
+/* Store the numbers of a list in ints[1...], their count in ints[0]. Return the unread rest. */
 char *get_options(const char *str, int nints, int *ints)
 {
 	bool validate = nints == 0;
@@ -60,7 +60,7 @@ char *get_options(const char *str, int nints, int *ints)
 }
 EXPORT_SYMBOL(get_options);
 
-/* A number with one of the suffixes K, M, G, T, P, E. */
+/* Read a number that may have one of the suffixes K, M, G, T, P, E. */
 unsigned long long memparse(const char *ptr, char **retp)
 {
 	static const char suffixes[] = "kmgtpe";
@@ -78,7 +78,7 @@ unsigned long long memparse(const char *ptr, char **retp)
 }
 EXPORT_SYMBOL(memparse);
 
-/* Cuts "name", "name=value" or name="value with spaces" off args; returns what comes after it. */
+/* Split "name", "name=value" or name="value with spaces" off args. Return the rest. */
 char *next_arg(char *args, char **param, char **val)
 {
 	bool quoted = *args == '"', in_quotes = quoted;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What each character of Latin-1 is. */
+/* The class of each Latin-1 character: lib/ctype.c. */
 
 #include <linux/ctype.h>
 #include <linux/export.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The names of errors, for %pe. */
+/* The names of errors, for %pe: lib/errname.c. */
 
 #include <linux/errno.h>
 #include <linux/kernel.h>
@@ -161,7 +161,7 @@ static const char *const names[] = {
 	E(ENOGRACE),
 };
 
-/* "-ENOMEM" for -ENOMEM, "ENOMEM" for ENOMEM, NULL for what has no name. */
+/* Return "-ENOMEM" for -ENOMEM, "ENOMEM" for ENOMEM, NULL for a number without a name. */
 const char *errname(int err)
 {
 	int number = err < 0 ? -err : err;

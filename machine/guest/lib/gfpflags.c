@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Allocation flags by name (%pGg). Combinations come before the single flags that they consist of. */
+/* The names of allocation flags (%pGg). Combinations come before the flags that they contain. */
 
 #include <linux/gfp.h>
 #include <linux/kernel.h>

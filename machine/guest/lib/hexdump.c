@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Bytes as hexadecimal digits and back, lib/hexdump.c. */
+/* Conversions between bytes and hexadecimal digits: lib/hexdump.c. */
 
 #include <linux/ctype.h>
 #include <linux/errno.h>
@@ -56,7 +56,7 @@ static unsigned long long group_at(const void *at, int size)
 	return *(const u8 *)at;
 }
 
-/* One line of a dump. Returns its length, also where it did not fit. */
+/* Write one line of a dump. Return its full length, even if it did not fit. */
 int hex_dump_to_buffer(const void *buf, size_t len, int rowsize, int groupsize, char *linebuf,
 		       size_t linebuflen, bool ascii)
 {

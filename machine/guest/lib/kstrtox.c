@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Text to numbers, lib/kstrtox.c and the simple_ functions of lib/vsprintf.c. */
+/* Conversions of text to numbers: lib/kstrtox.c, and the simple_ functions of lib/vsprintf.c. */
 
 #include <linux/ctype.h>
 #include <linux/errno.h>
@@ -20,7 +20,7 @@ static const char *skip_prefix(const char *s, unsigned int *base)
 	return s;
 }
 
-/* The number of digits, with OVERFLOW in it if they are too many for the result. */
+/* Return the number of digits, with OVERFLOW set if the value does not fit into the result. */
 static unsigned int parse_digits(const char *s, unsigned int base, unsigned long long *res,
 				 size_t max)
 {
@@ -120,7 +120,7 @@ DEFINE_KSTRTO(kstrtos16, s16, long long, kstrtoll);
 DEFINE_KSTRTO(kstrtou8, u8, unsigned long long, kstrtoull);
 DEFINE_KSTRTO(kstrtos8, s8, long long, kstrtoll);
 
-/* Only the beginning counts: y, t, 1, on; n, f, 0, off; in capitals, too. */
+/* Only the first characters count: y, t, 1, on; n, f, 0, off; in upper or lower case. */
 int kstrtobool(const char *s, bool *res)
 {
 	if (!s)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the letters after %p mean. Documentation/core-api/printk-formats.rst. */
+/* The extensions of %p: Documentation/core-api/printk-formats.rst. */
 
 #include <linux/bitops.h>
 #include <linux/bug.h>
@@ -22,7 +22,7 @@ static void emit_hex_bytes(struct out *out, const u8 *bytes, int count, char sep
 	}
 }
 
-/* An address as it is (%px). */
+/* Print an address unchanged (%px). */
 static void emit_address(struct out *out, const void *ptr, struct spec spec)
 {
 	spec.base = 16;
@@ -34,7 +34,7 @@ static void emit_address(struct out *out, const void *ptr, struct spec spec)
 	emit_number(out, (unsigned long)ptr, spec);
 }
 
-/* An address that must not get out: what stands for it is always the same (%p). */
+/* Print a hash of an address, as addresses must not leak (%p). Equal addresses look equal. */
 static void emit_hashed(struct out *out, const void *ptr, struct spec spec)
 {
 	unsigned long id;
@@ -120,7 +120,7 @@ static void emit_ip6(struct out *out, const char *ext, const u8 *bytes)
 	}
 }
 
-/* %pI6c: RFC 5952, where the longest row of zeros is left out. */
+/* %pI6c: RFC 5952, where the longest run of zeros is left out. */
 static void emit_ip6_short(struct out *out, const u8 *bytes)
 {
 	static const u8 v4_mapped[12] = { [10] = 0xff, [11] = 0xff };
@@ -157,7 +157,7 @@ static void emit_ip6_short(struct out *out, const u8 *bytes)
 	}
 }
 
-/* %pUb %pUB (big endian), %pUl %pUL (little endian); capitals for capitals. */
+/* %pUb %pUB (big endian), %pUl %pUL (little endian); B and L print upper case. */
 static void emit_uuid(struct out *out, const char *ext, const u8 *bytes)
 {
 	static const u8 big[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
@@ -175,7 +175,7 @@ static void emit_uuid(struct out *out, const char *ext, const u8 *bytes)
 	}
 }
 
-/* What is a name rather than a number: it is made first, and then padded like a string. */
+/* Print extensions that are text: the text is built first, then padded like a string. */
 static void emit_name(struct out *out, const char *ext, const u8 *bytes, struct spec spec)
 {
 	char buffer[64];
@@ -312,6 +312,6 @@ void emit_pointer(struct out *out, const char *ext, void *ptr, struct spec spec)
 		emit_number(out, *(phys_addr_t *)ptr, spec);
 		return;
 	}
-	/* %p, %pK (kptr_restrict is 0), and what has no meaning. */
+	/* %p, %pK (kptr_restrict is 0), and unknown extensions. */
 	emit_hashed(out, ptr, spec);
 }

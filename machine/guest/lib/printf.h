@@ -6,13 +6,13 @@
 #include <linux/stdarg.h>
 #include <linux/types.h>
 
-/* Where the text goes. It is counted beyond the end, but not written there. */
+/* The output buffer. Text beyond its end is counted, but not written. */
 struct out {
 	char *at;
 	char *end;
 };
 
-/* A va_list that several functions take from. */
+/* A va_list that is shared by several functions. */
 struct arguments {
 	va_list list;
 };
@@ -27,7 +27,7 @@ enum {
 	SMALL = 64,
 };
 
-/* What stands between the % and the conversion; -1 for a width or precision that is not given. */
+/* The text between the % and the conversion. Width and precision are -1 if they are missing. */
 struct spec {
 	unsigned int flags;
 	int width;

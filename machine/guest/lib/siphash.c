@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What %p prints for an address: SipHash-2-4 of it under a key of this boot, as lib/vsprintf.c. */
+/* The hash that %p prints: SipHash-2-4 of the address with a key made at boot, lib/vsprintf.c. */
 
 #include <linux/types.h>
 
 #include "printf.h"
 
-/* Whoever boots the machine fills it in. While it is 0, addresses are not printed at all. */
+/* The key, set at boot by Python. While it is 0, no addresses are printed. */
 u64 ptr_key[2];
 
 static u64 rotate(u64 x, int n)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The scanf family, lib/vsprintf.c. */
+/* The scanf family: lib/vsprintf.c. */
 
 #include <linux/bitmap.h>
 #include <linux/ctype.h>
 #include <linux/kernel.h>
 #include <linux/string.h>
 
-/* A number of at most width characters; *end stays at the text if there is none. */
+/* Read a number of at most width characters. If there is none, *end is set to text. */
 static unsigned long long scan_number(const char *text, const char **end, unsigned int base,
 				      bool is_signed, int width)
 {
@@ -37,7 +37,7 @@ static void store_number(va_list *args, char qualifier, unsigned long long value
 	}
 }
 
-/* The set of a %[...]; returns what follows the ']', or NULL if there is none. */
+/* Read the set of a %[...]. Return the format behind the ']', or NULL if there is none. */
 static const char *scan_set(const char *fmt, bool set[256])
 {
 	bool inverted = *fmt == '^';
@@ -129,7 +129,7 @@ int vsscanf(const char *buf, const char *fmt, va_list arguments)
 		case '[': {
 			char *s;
 
-			/* Unlike in C, the field has to have a width, and cannot be left out. */
+			/* Unlike in C, the field must have a width, and %* is not allowed. */
 			if (width < 0 || suppress)
 				goto out;
 			fmt = scan_set(fmt, set);

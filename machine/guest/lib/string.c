@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Strings and memory, lib/string.c and lib/string_helpers.c. */
+/* Functions for strings and memory: lib/string.c, lib/string_helpers.c. */
 
 #include <linux/bug.h>
 #include <linux/ctype.h>
@@ -70,7 +70,7 @@ void *memchr(const void *s, int c, size_t n)
 }
 EXPORT_SYMBOL(memchr);
 
-/* The first byte that is not c. */
+/* Return the first byte that is not c, or NULL. */
 void *memchr_inv(const void *s, int c, size_t n)
 {
 	for (const unsigned char *p = s; n; n--, p++)
@@ -80,7 +80,7 @@ void *memchr_inv(const void *s, int c, size_t n)
 }
 EXPORT_SYMBOL(memchr_inv);
 
-/* Like memchr(), but the end of the memory if there is no c. */
+/* Like memchr(), but return the end of the memory if there is no c. */
 void *memscan(void *s, int c, size_t n)
 {
 	return memchr(s, c, n) ?: s + n;
@@ -272,7 +272,7 @@ char *strncpy(char *dest, const char *src, size_t n)
 }
 EXPORT_SYMBOL(strncpy);
 
-/* The length of src, also where it did not fit. */
+/* Return the length of src, even if it did not fit. */
 size_t strlcpy(char *dest, const char *src, size_t size)
 {
 	size_t len = strlen(src);
@@ -287,7 +287,7 @@ size_t strlcpy(char *dest, const char *src, size_t size)
 }
 EXPORT_SYMBOL(strlcpy);
 
-/* The length of what was copied, or -E2BIG if not all of it fitted. */
+/* Return the length of the copy, or -E2BIG if src did not fit. */
 ssize_t strscpy(char *dest, const char *src, size_t size)
 {
 	size_t len;
@@ -349,7 +349,7 @@ char *skip_spaces(const char *s)
 }
 EXPORT_SYMBOL(skip_spaces);
 
-/* Cuts white space off the end, and returns where the text begins. */
+/* Remove white space at the end. Return the first character that is not white space. */
 char *strim(char *s)
 {
 	char *end = s + strlen(s);
@@ -361,7 +361,7 @@ char *strim(char *s)
 }
 EXPORT_SYMBOL(strim);
 
-/* Returns the end of s, as the kernel does. */
+/* Return the end of s, as Linux does. */
 char *strreplace(char *s, char old, char new)
 {
 	for (; *s; s++)
@@ -371,7 +371,7 @@ char *strreplace(char *s, char old, char new)
 }
 EXPORT_SYMBOL(strreplace);
 
-/* Equal but for a newline at the end of one of them. */
+/* Return whether the strings are equal, except for a newline at the end of one. */
 bool sysfs_streq(const char *a, const char *b)
 {
 	while (*a && *a == *b) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The printf family, with the meaning that lib/vsprintf.c gives to every part of a format. */
+/* The printf family, with the formats of lib/vsprintf.c. */
 
 #include <linux/bug.h>
 #include <linux/kernel.h>
@@ -38,7 +38,7 @@ void emit_string(struct out *out, const char *s, struct spec spec)
 		emit_pad(out, ' ', pad);
 }
 
-/* Instead of what an address points to that cannot be one: "(null)", "(efault)". */
+/* Print "(null)" or "(efault)" for an invalid address. Return whether it is invalid. */
 bool emit_bad_pointer(struct out *out, const void *ptr, struct spec spec)
 {
 	const char *what;
@@ -68,8 +68,8 @@ static int digits_of(char *reversed, unsigned long long num, unsigned int base, 
 }
 
 /*
- * Spaces, sign, prefix, zeros, digits, spaces. Unlike in C, a precision does not switch the 0 flag
- * off, and 0 has the prefix of hexadecimal numbers, too.
+ * The order is spaces, sign, prefix, zeros, digits, spaces. Unlike in C, a precision does not
+ * cancel the 0 flag, and the hexadecimal number 0 has a prefix.
  */
 void emit_number(struct out *out, unsigned long long num, struct spec spec)
 {
@@ -166,7 +166,7 @@ static void set_precision(struct spec *spec, int precision)
 	spec->precision = precision < 0 ? 0 : precision;
 }
 
-/* One of h, l, z, t; H for hh; L for ll and L; 0 for none. */
+/* Set *qualifier to one of h, l, z, t; to H for hh, to L for ll and L, to 0 for none. */
 static const char *parse_qualifier(const char *fmt, char *qualifier)
 {
 	*qualifier = 0;
@@ -194,15 +194,15 @@ static unsigned long long number_argument(struct arguments *args, char qualifier
 	case 'H': return is_signed ? (signed char)value : (unsigned char)value;
 	case 'h': return is_signed ? (short)value : (unsigned short)value;
 	}
-	/* Not as one expression: that would be of the unsigned type. */
+	/* Not a conditional expression, whose type would be unsigned. */
 	if (is_signed)
 		return value;
 	return (unsigned int)value;
 }
 
 /*
- * What follows a %. NULL for a conversion that does not exist: what its argument is cannot be
- * known.
+ * Print the conversion behind a %. Return the rest of the format, or NULL for an unknown
+ * conversion, as the type of its argument is unknown.
  */
 static const char *convert(struct out *out, const char *fmt, struct arguments *args)
 {
@@ -282,7 +282,7 @@ void emit_format(struct out *out, const char *fmt, struct arguments *args)
 	}
 }
 
-/* The length of the whole text, however much of it fits. */
+/* Return the length of the whole text, even if it does not fit. */
 int vsnprintf(char *buf, size_t size, const char *fmt, va_list args)
 {
 	struct out out = { buf, buf + size };
@@ -301,7 +301,7 @@ int vsnprintf(char *buf, size_t size, const char *fmt, va_list args)
 }
 EXPORT_SYMBOL(vsnprintf);
 
-/* The length of what is in the buffer. */
+/* Return the length of the text in the buffer. */
 int vscnprintf(char *buf, size_t size, const char *fmt, va_list args)
 {
 	int n;
@@ -355,7 +355,7 @@ int sprintf(char *buf, const char *fmt, ...)
 }
 EXPORT_SYMBOL(sprintf);
 
-/* The decimal digits of num, filled up with spaces to width; 0 if they do not fit. No NUL. */
+/* Write num in decimal, padded to width, without a NUL. Return 0 if it does not fit. */
 int num_to_str(char *buf, int size, unsigned long long num, unsigned int width)
 {
 	char reversed[3 * sizeof(num)];

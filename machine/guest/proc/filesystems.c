@@ -6,7 +6,7 @@
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 
-/* Those whose files this machine shows. None of them is on a device. */
+/* The file systems of this machine. None of them is on a device. */
 static const char *const file_systems[] = {
 	"sysfs", "proc", "devtmpfs", "debugfs", "tracefs",
 };

@@ -11,7 +11,7 @@
 static int loadavg_proc_show(struct seq_file *m, void *v)
 {
 	unsigned long avnrun[3];
-	/* Tasks are in the list in the order they came. */
+	/* Tasks are in the list in the order of their creation. */
 	pid_t last = list_last_entry(&init_task.tasks, struct task_struct, tasks)->pid;
 
 	get_avenrun(avnrun, FIXED_1 / 200, 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* /proc/meminfo: fs/proc/meminfo.c. All lines are there; what this machine has nothing of is 0. */
+/* /proc/meminfo: fs/proc/meminfo.c. It has all lines of Linux; many are 0 in this machine. */
 
 #include <linux/init.h>
 #include <linux/mm.h>
@@ -9,7 +9,7 @@
 
 #define VMALLOC_TOTAL_KB (32UL << 30)
 
-/* Live patches like to patch it. */
+/* It is a function of its own, as live patches often patch it. */
 static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)
 {
 	seq_put_decimal_ull_width(m, s, num << (PAGE_SHIFT - 10), 8);

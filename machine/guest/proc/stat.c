@@ -30,7 +30,7 @@ struct kernel_cpustat {
 	u64 cpustat[NR_STATS];
 };
 
-/* In nanoseconds, for whoever accounts time. What nobody has taken was idle. */
+/* CPU times in nanoseconds. Time that is not accounted otherwise is idle time. */
 DEFINE_PER_CPU(struct kernel_cpustat, kernel_cpustat);
 unsigned long total_forks;
 
@@ -66,7 +66,7 @@ static int show_stat(struct seq_file *m, void *v)
 {
 	s64 boot = ktime_get_real() - ktime_get_boottime();
 
-	/* Two spaces: the name is as wide as those of the CPUs. */
+	/* A second space makes the name as wide as those of the CPUs. */
 	show_cpu(m, "cpu ");
 	show_cpu(m, "cpu0");
 	seq_puts(m, "intr 0\nctxt 0\n");

@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* Nanoseconds in which the CPU had nothing to do. */
+/* Return the idle time of the CPU in nanoseconds. */
 extern u64 get_idle_time(void);
 
 #endif

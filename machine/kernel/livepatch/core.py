@@ -154,7 +154,7 @@ class Livepatch:
                 self._init_early(patch)
                 self._init_patch(patch, name)
                 await self._enable(patch, name)
-            except (OSError, MemoryError, PageFault, limits.Endless) as error:
+            except (OSError, MemoryError, PageFault, limits.ListTooLong) as error:
                 self._free_start(patch)
                 self._free_finish(patch)
                 if isinstance(error, MemoryError):
@@ -168,7 +168,7 @@ class Livepatch:
             if not obj.funcs and not obj.name:
                 return
             yield obj
-        raise limits.Endless("the objects of a patch")
+        raise limits.ListTooLong("the objects of a patch")
 
     def _static_funcs(self, obj: Struct) -> Iterator[Struct]:
         for i in range(limits.LIST):
@@ -176,7 +176,7 @@ class Livepatch:
             if not (func.old_name or func.new_func or func.old_sympos):
                 return
             yield func
-        raise limits.Endless("the functions of a patch")
+        raise limits.ListTooLong("the functions of a patch")
 
     def _init_early(self, patch: Struct) -> None:
         """``klp_init_patch_early``: what freeing a patch needs is in place."""
@@ -564,7 +564,7 @@ class Livepatch:
                 obj.mod = module
                 try:
                     await self._apply_to_coming(patch, obj, name)
-                except (OSError, PageFault, limits.Endless):
+                except (OSError, PageFault, limits.ListTooLong):
                     self._say(
                         LOGLEVEL_WARNING,
                         f"patch '{patch.mod.name.string()}' failed for module '{name}', "

@@ -36,7 +36,7 @@ class States:
                 if not states[i].id:
                     return
                 yield states[i]
-            raise limits.Endless("the states of a patch")
+            raise limits.ListTooLong("the states of a patch")
 
     def _find(self, patch: Struct, id_: int) -> Struct | None:
         return next((state for state in self._states(patch) if state.id == id_), None)

@@ -238,7 +238,7 @@ class Modules:
         if isinstance(error, MemoryError):
             self._printk(LOGLEVEL_WARNING, f"{name}: page allocation failure: order:0")
             return OSError(errno.ENOMEM, str(error))
-        if not isinstance(error, PageFault | limits.Endless):
+        if not isinstance(error, PageFault | limits.ListTooLong):
             _log.error("loading %s failed", name, exc_info=error)
         self._printk(LOGLEVEL_ERR, f"{name}: module is malformed: {error}")
         return OSError(errno.ENOEXEC, str(error))

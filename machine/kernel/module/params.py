@@ -75,7 +75,7 @@ class Params:
     async def _freed(self, module: LoadedModule) -> None:
         try:
             await self.destroy(module.params(self._computer.space))
-        except (PageFault, limits.Endless) as error:
+        except (PageFault, limits.ListTooLong) as error:
             self._printk(
                 LOGLEVEL_ERR, f"{module.name}: its parameters are not what they were: {error}"
             )

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from klpfs.machine import disasm
 from klpfs.machine.computer import Computer
-from klpfs.machine.cpu import Stop, Why
+from klpfs.machine.cpu import Stop, StopReason
 from klpfs.machine.kernel.clock import HZ
 from klpfs.machine.kernel.oops.extable import ExceptionTables
 from klpfs.machine.kernel.oops.taint import Taint, Tainted
@@ -141,7 +141,7 @@ class Traps:
         file = frame.filename[frame.filename.rfind("/machine/") + 1 :]
         self._print(CUT_HERE)
         self._print(f"kernel BUG at {file}:{frame.lineno}!", LOGLEVEL_CRIT)
-        self._die(task, Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
+        self._die(task, Stop(StopReason.EXCEPTION, vector=INVALID_OPCODE))
         self._note_atomic_exit(task)
 
     def _report_ignored_signal(self, task: Task) -> None:
@@ -231,7 +231,7 @@ class Traps:
             self._tainted.add(Taint.WARN)
             self._print_modules()
             self._print(self._cpu_line(task))
-            self._show_regs(Stop(Why.EXCEPTION, vector=INVALID_OPCODE))
+            self._show_regs(Stop(StopReason.EXCEPTION, vector=INVALID_OPCODE))
             self._call_trace(task)
             self._print(END_TRACE)
         self._cpu["rip"] = rip + len(UD2)
@@ -449,7 +449,7 @@ class Traps:
         """Where the running task was stopped: ``print_modules`` and ``show_regs``."""
         self._print_modules()
         self._print(self._cpu_line(task))
-        self._show_regs(Stop(Why.SLICE))
+        self._show_regs(Stop(StopReason.EXPIRED))
         self._call_trace(task)
 
     def show_task(self, task: Task, level: int = LOGLEVEL_INFO) -> None:

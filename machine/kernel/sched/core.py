@@ -23,7 +23,7 @@ from typing import NoReturn
 import trio
 
 from klpfs.machine.computer import Computer
-from klpfs.machine.cpu import TRAP, Context, Stop, Why
+from klpfs.machine.cpu import TRAP, Context, Stop, StopReason
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.service import Services
@@ -83,7 +83,7 @@ class Task:
         self.pid: int = struct.pid
         self.stack = stack
         """Lowest address of the kernel stack."""
-        self.context: Context = sched.cpu.fresh()
+        self.context: Context = sched.cpu.initial_context()
         self.depth = 0
         """Number of calls from Python into guest code that are on the stack."""
         self.function = 0
@@ -285,7 +285,7 @@ class Task:
             sched.tick()
             try:
                 stop = cpu.run()
-                if stop.why is Why.TRAP:
+                if stop.reason is StopReason.TRAP:
                     if sched.is_return(stop.address):
                         return cpu["rax"]
                     await self._serve(stop.address)
@@ -294,9 +294,9 @@ class Task:
                     continue
             except Exception as error:  # a service failed: the guest has passed bad arguments
                 await sched.fault(self, error)
-            if stop.why is Why.EXCEPTION:
+            if stop.reason is StopReason.EXCEPTION:
                 await sched.raise_exception(self, stop)
-            elif stop.why is Why.HALT:
+            elif stop.reason is StopReason.HALT:
                 await self._halt()
             else:
                 await self._preempt()
@@ -571,7 +571,7 @@ class Scheduler:
         await self.acquire(task)
         if isinstance(error, PageFault):
             vector = PAGE_FAULT if is_canonical(error.address) else GENERAL_PROTECTION
-            await self.raise_exception(task, Stop(Why.EXCEPTION, error.address, vector))
+            await self.raise_exception(task, Stop(StopReason.EXCEPTION, error.address, vector))
         else:
             _log.error("bug in a kernel service", exc_info=error)
             for hook in self.on_service_bug:

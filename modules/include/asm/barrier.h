@@ -8,7 +8,7 @@
 #define rmb() asm volatile("lfence" : : : "memory")
 #define wmb() asm volatile("sfence" : : : "memory")
 
-/* One CPU sees its own accesses in order. */
+/* A single CPU sees its own accesses in order. */
 #define smp_mb() barrier()
 #define smp_rmb() barrier()
 #define smp_wmb() barrier()

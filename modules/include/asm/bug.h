@@ -8,7 +8,7 @@
 #define INSN_UD2 0x0b0f
 #define LEN_UD2 2
 
-/* An entry of __bug_table for the instruction before it; both pointers are relative to themselves. */
+/* An entry of __bug_table for an instruction. Its pointers are relative to their own addresses. */
 #define _BUG_FLAGS(ins, flags)                                                    \
 	do {                                                                      \
 		asm_inline volatile("1:	" ins "\n"                                 \

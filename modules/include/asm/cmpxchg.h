@@ -5,7 +5,7 @@
 #include <linux/compiler.h>
 
 #define xchg(ptr, v) __atomic_exchange_n(ptr, v, __ATOMIC_SEQ_CST)
-/* The value is what *ptr was before. */
+/* The value of the macro is the previous *ptr. */
 #define cmpxchg(ptr, old, new)                                                       \
 	({                                                                           \
 		typeof(*(ptr)) __cmpxchg_old = (old);                                \

@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* Divides n in place; the value is the remainder. */
+/* Divide n in place. The value of the macro is the remainder. */
 #define do_div(n, base)                         \
 	({                                      \
 		u32 __base = (base);            \

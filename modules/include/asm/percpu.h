@@ -4,14 +4,14 @@
 
 #include <linux/percpu-defs.h>
 
-/* One instruction each: a task cannot be preempted in the middle of it. */
+/* Each is one instruction, in which a task cannot be preempted. */
 #define this_cpu_read(var)                                                    \
 	({                                                                    \
 		typeof(var) __pcp;                                            \
 		asm volatile("mov %%gs:%1, %0" : "=q"(__pcp) : "m"(var));     \
 		__pcp;                                                        \
 	})
-/* For what does not change while a task runs, as its own address: gcc may read it once for many uses. */
+/* For values that are constant for a task, as current: gcc may reuse a value that it has read. */
 #define this_cpu_read_stable(var)                                             \
 	({                                                                    \
 		typeof(var) __pcp;                                            \

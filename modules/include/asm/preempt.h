@@ -9,8 +9,8 @@
 DECLARE_PER_CPU(int, __preempt_count);
 
 /*
- * The top bit says "no need to reschedule": so a count that falls to 0 says at once that preemption is
- * on again and that somebody waits for the CPU.
+ * The top bit is set while there is no need to reschedule. So the count becomes 0 only if
+ * preemption is enabled again and a task waits for the CPU.
  */
 #define PREEMPT_NEED_RESCHED 0x80000000
 

@@ -2,7 +2,7 @@
 #ifndef _GENERATED_AUTOCONF_H
 #define _GENERATED_AUTOCONF_H
 
-/* The configuration that the embedded kernel has. No SMP, no MODVERSIONS, no RETPOLINE. */
+/* The configuration of the embedded kernel. It has no SMP, MODVERSIONS or RETPOLINE. */
 #define CONFIG_64BIT 1
 #define CONFIG_X86 1
 #define CONFIG_X86_64 1

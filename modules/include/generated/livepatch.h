@@ -2,7 +2,7 @@
 #ifndef _GENERATED_LIVEPATCH_H
 #define _GENERATED_LIVEPATCH_H
 
-/* The functions of livepatch's API that Python stands in for, and whether there are shadow variables. */
+/* The functions of the livepatch API that are services in Python. This API has shadow variables. */
 #define KLP_SERVICES klp_enable_patch, klp_get_state, klp_get_prev_state
 #define KLP_SHADOW_VARIABLES 1
 

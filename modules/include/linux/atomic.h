@@ -12,7 +12,7 @@
 
 typedef atomic64_t atomic_long_t;
 
-/* On x86 each is a full barrier: the _relaxed, _acquire and _release forms would be the same. */
+/* On x86 each is a full barrier, so _relaxed, _acquire and _release forms would be the same. */
 #define __ATOMIC_OPS(prefix, type, ctype)                                                      \
 	static __always_inline ctype prefix##_read(const type *v)                              \
 	{                                                                                      \

@@ -11,7 +11,7 @@
 #define BITS_TO_LONGS(nr) DIV_ROUND_UP(nr, BITS_PER_TYPE(long))
 #define BITS_TO_BYTES(nr) DIV_ROUND_UP(nr, BITS_PER_TYPE(char))
 
-/* The names with two underscores are not atomic. */
+/* Functions with two underscores are not atomic. */
 
 static __always_inline void set_bit(long nr, volatile unsigned long *addr)
 {
@@ -107,7 +107,7 @@ static __always_inline int fls_long(unsigned long x)
 	return fls64(x);
 }
 
-/* Without the popcnt instruction __builtin_popcountl() is a call of libgcc, which a kernel has not. */
+/* Not __builtin_popcountl(): without the popcnt instruction it is a call of libgcc. */
 static inline unsigned long hweight64(u64 w)
 {
 	w -= (w >> 1) & 0x5555555555555555ull;

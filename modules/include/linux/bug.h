@@ -60,7 +60,7 @@ extern __printf(1, 2) void __warn_printk(const char *fmt, ...);
 		unlikely(__ret_warn_on);                 \
 	})
 #define WARN(condition, format...) WARN_TAINT(condition, TAINT_WARN, format)
-/* Once is what the bug table's entry remembers. */
+/* The entry in the bug table records that the warning was printed. */
 #define WARN_ON_ONCE(condition)                                                          \
 	({                                                                               \
 		int __ret_warn_on = !!(condition);                                       \

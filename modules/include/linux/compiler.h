@@ -31,7 +31,7 @@
 		*(volatile typeof(x) *)&(x) = (val);    \
 	} while (0)
 
-/* Keep a symbol that nothing but the linker refers to. */
+/* Keep a symbol that only the linker refers to. */
 #define ___ADDRESSABLE(sym, __attrs) \
 	static void *__used __attrs __UNIQUE_ID(__PASTE(__addressable_, sym)) = (void *)&sym;
 #define __ADDRESSABLE(sym) ___ADDRESSABLE(sym, __section(".discard.addressable"))
@@ -39,7 +39,7 @@
 #define __must_be_array(a) BUILD_BUG_ON_ZERO(__same_type((a), &(a)[0]))
 #define is_signed_type(type) (((type)(-1)) < (__force type)1)
 
-/* The address that a relative pointer, as in __ksymtab, stands for. */
+/* Convert a relative pointer, as in __ksymtab, to an address. */
 static inline void *offset_to_ptr(const int *off)
 {
 	return (void *)((unsigned long)off + *off);

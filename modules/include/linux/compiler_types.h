@@ -2,7 +2,7 @@
 #ifndef _LINUX_COMPILER_TYPES_H
 #define _LINUX_COMPILER_TYPES_H
 
-/* Seen by every translation unit before its first line (gcc -include). */
+/* Included before the first line of every translation unit (gcc -include). */
 #ifndef __ASSEMBLY__
 
 #define __user
@@ -58,12 +58,12 @@
 
 #define noinline __attribute__((__noinline__))
 #define noinline_for_stack noinline
-/* An inline function that gcc decides to emit after all has no ftrace site of its own. */
+/* An inline function that gcc does not inline has no ftrace site. */
 #define inline inline __gnu_inline __maybe_unused notrace
 #define __inline__ inline
 #define __always_inline inline __attribute__((__always_inline__))
 #define noinstr noinline notrace __section(".noinstr.text")
-/* __inline keeps gcc's meaning for this: an asm of the size of one instruction. */
+/* asm __inline counts as one instruction when gcc estimates the size of code. */
 #define asm_inline asm __inline
 
 #define ___PASTE(a, b) a##b

@@ -18,7 +18,7 @@
 #define _BITUL(x) (_UL(1) << (x))
 #define _BITULL(x) (_ULL(1) << (x))
 
-/* An integer constant expression makes (void *)((x) * 0) a null pointer constant; nothing else does. */
+/* (void *)((x) * 0) is a null pointer constant only if x is an integer constant expression. */
 #define __is_constexpr(x) \
 	(sizeof(int) == sizeof(*(8 ? ((void *)((long)(x) * 0l)) : (int *)8)))
 

@@ -5,7 +5,7 @@
 #include <linux/bitmap.h>
 #include <linux/threads.h>
 
-/* One CPU, which is always there. */
+/* There is one CPU, which is always online. */
 typedef struct cpumask {
 	DECLARE_BITMAP(bits, NR_CPUS);
 } cpumask_t;

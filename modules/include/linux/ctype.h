@@ -5,7 +5,7 @@
 #include <linux/compiler.h>
 #include <linux/types.h>
 
-/* What each character of Latin-1 is; lib/ctype.c. */
+/* The class of each Latin-1 character: lib/ctype.c. */
 #define _U 0x01 /* upper */
 #define _L 0x02 /* lower */
 #define _D 0x04 /* digit */
@@ -54,7 +54,7 @@ static inline unsigned char __toupper(unsigned char c)
 #define tolower(c) __tolower(c)
 #define toupper(c) __toupper(c)
 
-/* For ASCII letters only, without the table. */
+/* Only for ASCII letters; does not use the table. */
 static inline char _tolower(const char c)
 {
 	return c | 0x20;

@@ -6,7 +6,7 @@
 #include <linux/types.h>
 #include <linux/errno.h>
 
-/* The last page of the address space is never mapped: its addresses carry error numbers. */
+/* The last page of the address space is never mapped. Its addresses stand for error numbers. */
 #define MAX_ERRNO 4095
 #define IS_ERR_VALUE(x) unlikely((unsigned long)(void *)(x) >= (unsigned long)-MAX_ERRNO)
 

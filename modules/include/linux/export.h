@@ -22,8 +22,8 @@ struct kernel_symbol {
 };
 
 /*
- * Each entry has a section of its own, named after the symbol: the linker sorts them, so that the
- * table can be searched by halves.
+ * Each entry is in its own section, named after the symbol. The linker sorts these sections, so
+ * that a binary search of the table is possible.
  */
 #define ___EXPORT_SYMBOL(sym, sec, ns)                                          \
 	extern typeof(sym) sym;                                                 \

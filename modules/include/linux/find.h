@@ -22,7 +22,7 @@ static inline unsigned long __find_next(const unsigned long *addr, unsigned long
 	return offset < size ? offset : size;
 }
 
-/* Each returns size if there is no such bit. */
+/* All return size if there is no such bit. */
 
 static inline unsigned long find_next_bit(const unsigned long *addr, unsigned long size,
 					  unsigned long offset)

@@ -16,7 +16,7 @@
 
 struct ftrace_ops;
 
-/* The registers at the call site; all of them only if the ops asked for them (SAVE_REGS). */
+/* The registers at the call site. They are complete only if the ops has SAVE_REGS. */
 struct ftrace_regs {
 	struct pt_regs regs;
 };
@@ -25,7 +25,7 @@ static __always_inline struct pt_regs *ftrace_get_regs(struct ftrace_regs *fregs
 {
 	if (!fregs)
 		return NULL;
-	/* ftrace_caller leaves CS at 0. */
+	/* ftrace_caller, which does not save all registers, sets CS to 0. */
 	return fregs->regs.cs ? &fregs->regs : NULL;
 }
 
@@ -71,7 +71,7 @@ struct ftrace_func_entry {
 	unsigned long direct;
 };
 
-/* A function is traced if it is in filter_hash, or that is empty, and it is not in notrace_hash. */
+/* A function is traced if filter_hash has it or is empty, and notrace_hash does not have it. */
 struct ftrace_ops_hash {
 	struct ftrace_hash __rcu *notrace_hash;
 	struct ftrace_hash __rcu *filter_hash;

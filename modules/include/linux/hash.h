@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* The golden ratio of 2^32 and of 2^64: consecutive keys land far apart. */
+/* The golden ratio in 32 and 64 bits. It spreads consecutive keys. */
 #define GOLDEN_RATIO_32 0x61C88647
 #define GOLDEN_RATIO_64 0x61C8864680B583EBull
 

@@ -9,7 +9,7 @@
 #include <linux/rculist.h>
 
 #define DECLARE_HASHTABLE(name, bits) struct hlist_head name[1 << (bits)]
-/* All zero is an empty table. */
+/* A zeroed table is empty. */
 #define DEFINE_HASHTABLE(name, bits) DECLARE_HASHTABLE(name, bits) = {}
 #define HASH_SIZE(name) (ARRAY_SIZE(name))
 #define HASH_BITS(name) ilog2(HASH_SIZE(name))

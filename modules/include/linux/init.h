@@ -27,7 +27,7 @@ extern char *saved_command_line;
 
 #ifndef MODULE
 
-/* Pointers in .initcall<level>.init, which the linker script puts in order of the levels. */
+/* A pointer in .initcall<level>.init, which the linker script sorts by level. */
 #define __define_initcall(fn, level) \
 	static initcall_t __initcall_##fn##level __used __section(".initcall" #level ".init") = fn
 

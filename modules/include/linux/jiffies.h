@@ -12,7 +12,7 @@
 #define USER_HZ 100
 #define TICK_NSEC (NSEC_PER_SEC / HZ)
 #define INITIAL_JIFFIES ((unsigned long)(unsigned int)(-300 * HZ))
-/* The longest timeout that time_after() can still tell from the past. */
+/* The longest timeout that time_after() can distinguish from a past time. */
 #define MAX_JIFFY_OFFSET ((LONG_MAX >> 1) - 1)
 
 extern u64 jiffies_64;
@@ -33,7 +33,7 @@ static inline u64 get_jiffies_64(void)
 #define time_is_before_jiffies(a) time_after(jiffies, a)
 #define time_is_after_jiffies(a) time_before(jiffies, a)
 
-/* Rounded up: to wait at least as long as asked for. */
+/* Round up, as a wait must not be shorter than requested. */
 static __always_inline unsigned long msecs_to_jiffies(const unsigned int m)
 {
 	if ((int)m < 0)

@@ -7,7 +7,7 @@
 struct module;
 
 #define KSYM_NAME_LEN 512
-/* A name, " [module]" and "+0x.../0x..." of two 64-bit numbers. */
+/* A name, "+0x.../0x..." with two 64-bit numbers, and " [module]". */
 #define KSYM_SYMBOL_LEN \
 	(sizeof("%s+%#lx/%#lx [%s %s]") + (KSYM_NAME_LEN - 1) + 2 * (64 * 3 / 10) + 56 + 1)
 

@@ -3,10 +3,10 @@
 #define _LINUX_KCONFIG_H
 
 /*
- * Seen by every translation unit before its first line (gcc -include).
+ * Included before the first line of every translation unit (gcc -include).
  *
- * A CONFIG_ symbol is either defined as 1 or not at all, so the preprocessor can tell the two apart
- * inside an expression: pasting a defined one onto __ARG_PLACEHOLDER_ gives "0," and so shifts the
+ * A CONFIG_ symbol is defined as 1 or not at all. The preprocessor distinguishes the two inside an
+ * expression: a defined one that is pasted onto __ARG_PLACEHOLDER_ becomes "0,", which shifts the
  * arguments by one.
  */
 #include <generated/autoconf.h>

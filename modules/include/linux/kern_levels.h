@@ -2,7 +2,7 @@
 #ifndef _LINUX_KERN_LEVELS_H
 #define _LINUX_KERN_LEVELS_H
 
-/* ASCII start of header; what follows is the level. */
+/* ASCII start of header, followed by the level. */
 #define KERN_SOH "\001"
 #define KERN_SOH_ASCII '\001'
 

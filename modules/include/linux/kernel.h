@@ -95,7 +95,7 @@ extern enum system_states {
 	SYSTEM_SUSPEND,
 } system_state;
 
-/* A mode that sysfs accepts: octal, no class reads more than the one before it, the world never writes. */
+/* A mode that sysfs accepts: octal, rights fall from user to group to other, other cannot write. */
 #define VERIFY_OCTAL_PERMISSIONS(perms)                                                    \
 	(BUILD_BUG_ON_ZERO((perms) < 0) + BUILD_BUG_ON_ZERO((perms) > 0777) +              \
 	 BUILD_BUG_ON_ZERO((((perms) >> 6) & 4) < (((perms) >> 3) & 4)) +                  \

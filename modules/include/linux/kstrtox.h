@@ -5,7 +5,7 @@
 #include <linux/compiler.h>
 #include <linux/types.h>
 
-/* The whole string, but for one newline at its end, has to be a number: else -EINVAL or -ERANGE. */
+/* The string must be a number, optionally with a newline at its end. Else -EINVAL or -ERANGE. */
 extern int __must_check kstrtoull(const char *s, unsigned int base, unsigned long long *res);
 extern int __must_check kstrtoll(const char *s, unsigned int base, long long *res);
 extern int __must_check _kstrtoul(const char *s, unsigned int base, unsigned long *res);
@@ -58,7 +58,7 @@ static inline int __must_check kstrtos32(const char *s, unsigned int base, s32 *
 	return kstrtoint(s, base, res);
 }
 
-/* As many digits as there are; no errors. */
+/* Read as many digits as there are. There are no errors. */
 extern unsigned long simple_strtoul(const char *cp, char **endp, unsigned int base);
 extern long simple_strtol(const char *cp, char **endp, unsigned int base);
 extern unsigned long long simple_strtoull(const char *cp, char **endp, unsigned int base);

@@ -16,12 +16,12 @@
 #define KLP_PATCHED 1
 
 /*
- * The members before "internal" are what the patch says; the core fills in the others.
+ * A patch sets the members before "internal". The core sets the others.
  */
 struct klp_func {
 	const char *old_name;
 	void *new_func;
-	/* Which of several symbols of that name, counted from 1; 0: there is only one. */
+	/* The position among several symbols of that name, from 1; 0 if there is only one. */
 	unsigned long old_sympos;
 
 	/* internal */
@@ -46,7 +46,7 @@ struct klp_callbacks {
 };
 
 struct klp_object {
-	/* The module's name, or NULL for vmlinux. */
+	/* The name of the module, or NULL for vmlinux. */
 	const char *name;
 	struct klp_func *funcs;
 	struct klp_callbacks callbacks;

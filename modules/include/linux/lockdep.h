@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* No lock checking is configured: nothing of it takes space. */
+/* Lock checking is not configured, so its types are empty. */
 struct lock_class_key {
 };
 

@@ -52,7 +52,7 @@ static inline u64 mul_u64_u64_div_u64(u64 a, u64 mul, u64 div)
 {
 	u64 low, high;
 
-	/* mul and div as single instructions: gcc would call __udivti3 */
+	/* single mul and div instructions, as gcc would call __udivti3 */
 	asm("mulq %3" : "=a"(low), "=d"(high) : "0"(a), "rm"(mul) : "cc");
 	asm("divq %3" : "=a"(low), "=d"(high) : "0"(low), "rm"(div), "1"(high) : "cc");
 	return low;

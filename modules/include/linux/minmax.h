@@ -5,7 +5,7 @@
 #include <linux/compiler.h>
 #include <linux/const.h>
 
-/* Comparing two pointers to different types is a warning: that checks that x and y match. */
+/* A comparison of pointers to different types is a warning, if the types of x and y differ. */
 #define __typecheck(x, y) (!!(sizeof((typeof(x) *)1 == (typeof(y) *)1)))
 
 #define __cmp(x, y, op) ((x) op (y) ? (x) : (y))
@@ -15,7 +15,7 @@
 		typeof(y) uy = (y);    \
 		__cmp(ux, uy, op);     \
 	})
-/* Constants stay constants, so that min() can size an array. */
+/* The result of constants is a constant, so that min() can be the size of an array. */
 #define __careful_cmp(x, y, op)                                                         \
 	__builtin_choose_expr(__typecheck(x, y) && __is_constexpr(x) && __is_constexpr(y), \
 			      __cmp(x, y, op),                                          \

@@ -74,7 +74,7 @@ struct klp_modinfo {
 	unsigned int symndx;
 };
 
-/* A module that uses another. */
+/* The use of a module by another one. */
 struct module_use {
 	struct list_head source_list;
 	struct list_head target_list;

@@ -25,7 +25,7 @@
 struct kernel_param;
 
 enum {
-	KERNEL_PARAM_OPS_FL_NOARG = 1 << 0, /* the name alone is enough */
+	KERNEL_PARAM_OPS_FL_NOARG = 1 << 0, /* the parameter can be given without a value */
 };
 
 struct kernel_param_ops {
@@ -118,7 +118,7 @@ struct kparam_array {
 	__module_param_call("", name, &param_ops_##type, &var, perm, -1, 0)
 #endif
 
-/* Never called: it compiles if p points to the type. */
+/* Never called. It compiles only if p points to the type. */
 #define __param_check(name, p, type) \
 	static inline type __always_unused *__check_##name(void) { return (p); }
 
@@ -153,7 +153,7 @@ __PARAM_TYPE(invbool)
 #define param_check_bool(name, p) __param_check(name, p, bool)
 #define param_check_invbool(name, p) __param_check(name, p, bool)
 
-/* An int that is set like a bool. */
+/* An int that is set and shown as a bool. */
 extern const struct kernel_param_ops param_ops_bint;
 extern int param_set_bint(const char *val, const struct kernel_param *kp);
 #define param_get_bint param_get_int

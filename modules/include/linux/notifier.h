@@ -12,7 +12,7 @@ struct notifier_block;
 
 typedef int (*notifier_fn_t)(struct notifier_block *nb, unsigned long action, void *data);
 
-/* Those of higher priority are called first, those of the same in the order they came. */
+/* Higher priorities are called first, equal ones in the order of registration. */
 struct notifier_block {
 	notifier_fn_t notifier_call;
 	struct notifier_block __rcu *next;

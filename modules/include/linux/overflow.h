@@ -5,12 +5,12 @@
 #include <linux/compiler.h>
 #include <linux/limits.h>
 
-/* True if the result does not fit. */
+/* All return true if the result does not fit. */
 #define check_add_overflow(a, b, d) __builtin_add_overflow(a, b, d)
 #define check_sub_overflow(a, b, d) __builtin_sub_overflow(a, b, d)
 #define check_mul_overflow(a, b, d) __builtin_mul_overflow(a, b, d)
 
-/* Sizes that overflow become one that no allocator grants. */
+/* On overflow the result is a size that no allocation can have. */
 static inline size_t __must_check size_mul(size_t a, size_t b)
 {
 	size_t bytes;

@@ -5,8 +5,8 @@
 #include <linux/compiler.h>
 
 /*
- * One CPU: a per-CPU variable is an ordinary variable in a section of its own, but code reaches it
- * through GS, as it would with more of them.
+ * There is one CPU, so a per-CPU variable is an ordinary variable in its own section. Code accesses
+ * it through GS nevertheless, as with several CPUs.
  */
 #define PER_CPU_BASE_SECTION ".data..percpu"
 

@@ -61,7 +61,7 @@ int vprintk_emit(int facility, int level, const struct dev_printk_info *dev_info
 asmlinkage __printf(1, 0) int vprintk(const char *fmt, va_list args);
 asmlinkage __printf(1, 2) __cold int _printk(const char *fmt, ...);
 
-/* Checks the arguments, and prints nothing. */
+/* Check the arguments and print nothing. */
 static inline __printf(1, 2) __cold int _no_printk(const char *fmt, ...)
 {
 	return 0;

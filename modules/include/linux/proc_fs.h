@@ -26,7 +26,7 @@ struct proc_ops {
 	int (*proc_mmap)(struct file *file, struct vm_area_struct *vma);
 };
 
-/* Opaque to everyone but the service behind proc_create(). */
+/* Opaque except to the service behind proc_create(). */
 struct proc_dir_entry {
 	void *data;
 	umode_t mode;

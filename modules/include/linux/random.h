@@ -13,7 +13,7 @@ static inline unsigned long get_random_long(void)
 	return get_random_u64();
 }
 
-/* Below ceil. */
+/* Return a random number below ceil. */
 static inline u32 prandom_u32_max(u32 ceil)
 {
 	return ((u64)get_random_u32() * ceil) >> 32;

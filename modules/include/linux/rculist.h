@@ -23,7 +23,7 @@ static inline void list_add_tail_rcu(struct list_head *entry, struct list_head *
 	head->prev = entry;
 }
 
-/* next stays: a reader may stand on the entry. */
+/* next is kept, as a reader may be at the entry. */
 static inline void list_del_rcu(struct list_head *entry)
 {
 	__list_del_entry(entry);

@@ -7,7 +7,7 @@
 #include <linux/preempt.h>
 #include <asm/barrier.h>
 
-/* A read-side section is one with preemption off. */
+/* A read-side critical section has preemption disabled. */
 #define rcu_read_lock() preempt_disable()
 #define rcu_read_unlock() preempt_enable()
 #define rcu_read_lock_sched() preempt_disable()

@@ -11,7 +11,7 @@ typedef struct refcount_struct {
 
 #define REFCOUNT_INIT(n) { .refs = ATOMIC_INIT(n) }
 
-/* A counter that left its range stays here: a leak is better than a use after free. */
+/* The value of a counter that left its range, as a leak is better than a use after free. */
 #define REFCOUNT_SATURATED (INT_MIN / 2)
 
 enum refcount_saturation_type {

@@ -130,7 +130,7 @@ extern char *__get_task_comm(char *to, size_t len, struct task_struct *tsk);
 		__get_task_comm(buf, sizeof(buf), tsk);      \
 	})
 
-/* A place where the CPU is given away if somebody waits for it, and where the stack can be trusted. */
+/* Yield if another task waits for the CPU. Stack traces of a task in here are reliable. */
 extern int __cond_resched(void);
 #define cond_resched() __cond_resched()
 

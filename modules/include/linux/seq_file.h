@@ -32,9 +32,9 @@ struct seq_operations {
 	int (*show)(struct seq_file *m, void *v);
 };
 
-/* What a show function returns to leave an element out. */
+/* The return value of show() to leave out an element. */
 #define SEQ_SKIP 1
-/* What a start function returns to have show called for a headline. */
+/* The return value of start() to have show() print a header line. */
 #define SEQ_START_TOKEN ((void *)1)
 
 static inline bool seq_has_overflowed(struct seq_file *m)
@@ -59,7 +59,7 @@ static inline void seq_commit(struct seq_file *m, int num)
 	}
 }
 
-/* What is written from here on has at least this many columns, once seq_pad() is called. */
+/* The text from here to the next seq_pad() is padded to this many columns. */
 static inline void seq_setwidth(struct seq_file *m, size_t size)
 {
 	m->pad_until = m->count + size;

@@ -10,7 +10,7 @@
 #define SLAB_PANIC ((slab_flags_t)0x00040000U)
 #define SLAB_ACCOUNT ((slab_flags_t)0x04000000U)
 
-/* What an allocation of no bytes returns: not NULL, and no access to it succeeds. */
+/* The address of an allocation of size 0. It is not NULL, and every access to it faults. */
 #define ZERO_SIZE_PTR ((void *)16)
 #define ZERO_OR_NULL_PTR(x) ((unsigned long)(x) <= (unsigned long)ZERO_SIZE_PTR)
 

@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* With one CPU, to hold a spinlock is to have preemption off: there is nothing to store. */
+/* With one CPU, a spinlock only disables preemption, so it has no data. */
 typedef struct raw_spinlock {
 } raw_spinlock_t;
 

@@ -63,7 +63,7 @@ extern void *memdup_user_nul(const void __user *src, size_t len);
 extern ssize_t memory_read_from_buffer(void *to, size_t count, loff_t *ppos, const void *from,
 				       size_t available);
 
-/* gcc expands these where the size is known, or calls the functions above. */
+/* gcc expands these if the size is known, or calls the functions above. */
 #define memcpy(d, s, n) __builtin_memcpy(d, s, n)
 #define memmove(d, s, n) __builtin_memmove(d, s, n)
 #define memset(s, c, n) __builtin_memset(s, c, n)

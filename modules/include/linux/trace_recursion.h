@@ -6,8 +6,8 @@
 #include <linux/sched.h>
 
 /*
- * current->trace_recursion has four bits for the callbacks and four for ftrace_ops_list_func():
- * one for each context that can interrupt another (NMI, interrupt, softirq, task).
+ * current->trace_recursion has four bits for the callbacks and four for ftrace_ops_list_func(),
+ * one for each context: NMI, interrupt, softirq, task.
  */
 #define TRACE_CONTEXT_BITS 4
 #define TRACE_FTRACE_START 0
@@ -44,7 +44,7 @@ static __always_inline void trace_clear_recursion(int bit)
 	current->trace_recursion &= ~(1UL << bit);
 }
 
-/* Negative if the caller is being traced by itself: then it must do nothing. */
+/* Return a negative number if the caller traces itself. Then it must return at once. */
 static __always_inline int ftrace_test_recursion_trylock(unsigned long ip, unsigned long parent_ip)
 {
 	return trace_test_and_set_recursion(ip, parent_ip, TRACE_FTRACE_START);

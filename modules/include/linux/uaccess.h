@@ -7,7 +7,7 @@
 #include <linux/minmax.h>
 #include <linux/sched.h>
 
-/* What is returned is the number of bytes that could not be copied. */
+/* Both return the number of bytes that could not be copied. */
 extern unsigned long __must_check _copy_to_user(void __user *to, const void *from, unsigned long n);
 extern unsigned long __must_check _copy_from_user(void *to, const void __user *from,
 						  unsigned long n);

@@ -56,7 +56,7 @@ static inline size_t iov_iter_count(const struct iov_iter *i)
 extern void iov_iter_kvec(struct iov_iter *i, unsigned int direction, const struct kvec *kvec,
 			  unsigned long nr_segs, size_t count);
 extern void iov_iter_advance(struct iov_iter *i, size_t bytes);
-/* These tell how many bytes they copied, and leave the iterator behind them. */
+/* Both return the number of copied bytes, and advance the iterator by it. */
 extern size_t _copy_to_iter(const void *addr, size_t bytes, struct iov_iter *i);
 extern size_t _copy_from_iter(void *addr, size_t bytes, struct iov_iter *i);
 #define copy_to_iter(addr, bytes, i) _copy_to_iter(addr, bytes, i)

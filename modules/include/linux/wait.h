@@ -76,7 +76,7 @@ extern int __wake_up(struct wait_queue_head *wq_head, unsigned int mode, int nr,
 #define wake_up_interruptible(x) __wake_up(x, TASK_INTERRUPTIBLE, 1, NULL)
 #define wake_up_interruptible_all(x) __wake_up(x, TASK_INTERRUPTIBLE, 0, NULL)
 
-/* The value is 0, or the error that a signal ended the wait with. */
+/* The value of the macro is 0, or -ERESTARTSYS if a signal ended the wait. */
 #define ___wait_event(wq_head, condition, state, cmd)                                \
 	({                                                                           \
 		struct wait_queue_entry __wq_entry;                                  \
@@ -104,7 +104,7 @@ extern int __wake_up(struct wait_queue_head *wq_head, unsigned int mode, int nr,
 	((condition) ? 0 : (int)___wait_event(wq_head, condition, TASK_INTERRUPTIBLE, schedule()))
 #define wait_event_killable(wq_head, condition)                                            \
 	((condition) ? 0 : (int)___wait_event(wq_head, condition, TASK_KILLABLE, schedule()))
-/* The value is what is left of the time, at least 1 if the condition came true, 0 if it did not. */
+/* The value of the macro is the remaining time, at least 1 if the condition is true, else 0. */
 #define __wait_event_timeout(wq_head, condition, state, timeout)                           \
 	({                                                                                 \
 		long __left = (timeout), __err = 0;                                        \

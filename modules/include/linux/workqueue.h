@@ -33,7 +33,7 @@ enum {
 	WORK_BUSY_RUNNING = 1 << 1,
 };
 
-/* "Last seen on no pool": the pool's number, above the flags, is all ones in 31 bits. */
+/* The work is on no pool: the number of the pool, above the flags, is 31 bits of ones. */
 #define WORK_STRUCT_NO_POOL 0xfffffffe0UL
 
 #define WORK_DATA_INIT() ATOMIC_LONG_INIT(WORK_STRUCT_NO_POOL)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Its init waits for what never comes. */
+/* Its init never returns. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

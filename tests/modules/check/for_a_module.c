@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* For the module klp_answer. */
+/* A patch of the module klp_answer. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

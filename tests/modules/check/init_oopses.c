@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Its init writes where nothing is. */
+/* Its init writes to an unmapped address. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

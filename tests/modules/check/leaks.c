@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Never gives back what it allocates. */
+/* It never frees its memory. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A thread of its own stays when it goes: the kernel looks for tasks in replacements, not in the rest of a patch. */
+/* Its thread runs on after it is unloaded: the kernel checks tasks only for the replaced functions. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

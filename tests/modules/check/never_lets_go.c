@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A thread of its own is in the replacement for ever, and so tasks never all leave it. */
+/* Its thread never leaves the replacement, so the patch can never be disabled. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

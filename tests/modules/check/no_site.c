@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Patches a function that cannot be traced: the very handler that patched functions go through. */
+/* It patches a function that cannot be traced: the handler of livepatch itself. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* No fault: it counts in a per-CPU variable, and a static key decides what it says. Needs a kernel with both. */
+/* Without a fault: it uses a per-CPU variable and a static key. It needs a kernel with both. */
 #include <linux/jump_label.h>
 #include <linux/kernel.h>
 #include <linux/livepatch.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The first API, of the kernel that was to be Linux 3.20: patches are registered, then enabled at once. */
+/* The first API, merged for 3.20: patches are registered, then enabled without a transition. */
 #ifndef _LINUX_LIVEPATCH_H
 #define _LINUX_LIVEPATCH_H
 
@@ -15,7 +15,7 @@ enum klp_state {
 struct klp_func {
 	const char *old_name;
 	void *new_func;
-	/* Where the function is, which tells it from others of that name in vmlinux; 0: find it. */
+	/* The address of the function in vmlinux, if several have its name; 0 to look it up. */
 	union {
 		unsigned long old_addr;
 		/* internal */
@@ -35,21 +35,21 @@ struct klp_func {
 	bool transition;
 };
 
-/* A place in the patch to be filled in with the address of a symbol that it cannot link to. */
+/* A place in the patch to relocate with the address of a symbol that is not exported. */
 struct klp_reloc {
 	unsigned long loc;
-	/* The symbol's address: to be given for those of vmlinux, found for those of modules. */
+	/* The address of the symbol. The patch sets it for vmlinux, the core for modules. */
 	unsigned long val;
 	/* R_X86_64_... */
 	unsigned long type;
 	const char *name;
 	int addend;
-	/* It is exported, or in the patch itself, and not in the object that is patched. */
+	/* The symbol is exported or in the patch itself, not in the patched object. */
 	int external;
 };
 
 struct klp_object {
-	/* The module's name, or NULL for vmlinux. */
+	/* The name of the module, or NULL for vmlinux. */
 	const char *name;
 	struct klp_reloc *relocs;
 	struct klp_func *funcs;

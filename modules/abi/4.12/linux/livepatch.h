@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The API of Linux 4.12: patches are registered, then enabled, task by task. */
+/* The API of Linux 4.12: patches are registered, then enabled with a transition. */
 #ifndef _LINUX_LIVEPATCH_H
 #define _LINUX_LIVEPATCH_H
 
@@ -16,9 +16,9 @@
 struct klp_func {
 	const char *old_name;
 	void *new_func;
-	/* Which of several symbols of that name, counted from 1; 0: there is only one. */
+	/* The position among several symbols of that name, from 1; 0 if there is only one. */
 	unsigned long old_sympos;
-	/* Tasks in the old version do not hold the transition up. */
+	/* The transition does not wait for tasks that run the old function. */
 	bool immediate;
 
 	/* internal */
@@ -36,7 +36,7 @@ struct klp_func {
 };
 
 struct klp_object {
-	/* The module's name, or NULL for vmlinux. */
+	/* The name of the module, or NULL for vmlinux. */
 	const char *name;
 	struct klp_func *funcs;
 
@@ -52,7 +52,7 @@ struct klp_object {
 struct klp_patch {
 	struct module *mod;
 	struct klp_object *objs;
-	/* No task is waited for; the module can never be unloaded again. */
+	/* The transition waits for no task. The module can never be unloaded. */
 	bool immediate;
 
 	/* internal */

@@ -17,7 +17,7 @@
 struct klp_func {
 	const char *old_name;
 	void *new_func;
-	/* Which of several symbols of that name, counted from 1; 0: there is only one. */
+	/* The position among several symbols of that name, from 1; 0 if there is only one. */
 	unsigned long old_sympos;
 
 	/* internal */
@@ -42,7 +42,7 @@ struct klp_callbacks {
 };
 
 struct klp_object {
-	/* The module's name, or NULL for vmlinux. */
+	/* The name of the module, or NULL for vmlinux. */
 	const char *name;
 	struct klp_func *funcs;
 	struct klp_callbacks callbacks;

@@ -8,7 +8,7 @@ struct task_struct;
 
 extern void show_stack(struct task_struct *task, unsigned long *sp, const char *loglvl);
 extern void sched_show_task(struct task_struct *p);
-/* Functions in which a sleeping task does not count as being there: get_wchan() passes over them. */
+/* For functions that only sleep: get_wchan() skips them. */
 #define __sched __section(".sched.text")
 
 #endif

@@ -8,7 +8,7 @@
 
 #define next_task(p) list_entry_rcu((p)->tasks.next, struct task_struct, tasks)
 #define for_each_process(p) for (p = &init_task; (p = next_task(p)) != &init_task;)
-/* Every thread has its own place in the list. */
+/* Threads are in the list of processes. */
 #define for_each_process_thread(p, t) \
 	for_each_process(p)           \
 		if (((t) = (p)))
