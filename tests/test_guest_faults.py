@@ -24,6 +24,8 @@ from klpfs.pytest_plugin import Machine
 
 SECONDS = 30
 NAME = b"faulty_000"
+COMM = re.escape(Path("/proc/self/comm").read_text().strip())
+"""The name of the process that runs the tests, for a regular expression: python or pytest."""
 DIE, WARN, BAD_PAGE, SOFTLOCKUP = 1 << 7, 1 << 9, 1 << 5, 1 << 14
 
 Ko = Callable[..., Path]
@@ -373,7 +375,7 @@ class Loading:
 @pytest.mark.parametrize(
     ("fault", "line", "reason", "taint"),
     [
-        ("loop_atomic", r"^watchdog: BUG: soft lockup - CPU#0 stuck for \d\ds! \[python\S*:\d+\]$",
+        ("loop_atomic", rf"^watchdog: BUG: soft lockup - CPU#0 stuck for \d\ds! \[{COMM}:\d+\]$",
          "softlockup: hung tasks", SOFTLOCKUP),
         ("spin_long", "^watchdog: BUG: soft lockup - CPU#0 stuck for ", "softlockup: hung tasks", SOFTLOCKUP),
         ("loop_irqs_off", "^NMI watchdog: Watchdog detected hard LOCKUP on cpu 0$", "Hard LOCKUP", 0),
@@ -424,10 +426,10 @@ def test_a_hung_task(fresh: Faulty, fault: str) -> None:
     Loading(fresh, fault)
     fresh.machine.advance(241)
     has(fresh.machine.dmesg(),
-        r"^INFO: task python\S*:\d+ blocked for more than 120 seconds\.$",
+        rf"^INFO: task {COMM}:\d+ blocked for more than 120 seconds\.$",
         r"^      Tainted: G +O +6\.1\.0-klpfs #1$",
         '^"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.$',
-        r"^task:python\S* +state:D stack:0 ", "^Call Trace:$", "faulty_init")  # fmt: skip
+        rf"^task:{COMM} +state:D stack:0 ", "^Call Trace:$", "faulty_init")  # fmt: skip
     fresh.machine.clear_log()
     fresh.machine.write("proc/sys/kernel/hung_task_timeout_secs", "0\n")
     fresh.machine.advance(1000)

@@ -31,8 +31,10 @@ LINKS = {"klpfs/machine", "klpfs/modules"}
 SAMPLE = REPOSITORY / "tests/modules/livepatch-sample.c"
 NO_INDEX = re.compile(r".*\(from versions: none\)|.*NewConnectionError.*")
 """A line of pip's where it cannot reach an index. A wrong requirement has versions to choose from."""
-SECONDS = 150
+SECONDS = 300
+"""Long enough to download and compile what pip has not in its cache, on a busy machine."""
 
+pytestmark = pytest.mark.timeout(2 * SECONDS)
 needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 
