@@ -70,7 +70,7 @@ class _Caller:
 
     @property
     def privileged(self) -> bool:
-        """Whether the caller is the user who runs klpfs, to whom the machine belongs."""
+        """True if the caller is the user that runs klpfs, the owner of the machine."""
         return self._uid == os.geteuid()
 
     def read(self, address: int, size: int) -> bytes:
