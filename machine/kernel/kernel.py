@@ -23,6 +23,7 @@ from klpfs.machine.kernel.livepatch.consistency import DEFAULT, PRESETS, Consist
 from klpfs.machine.kernel.livepatch.core import Livepatch
 from klpfs.machine.kernel.livepatch.first import FirstLivepatch
 from klpfs.machine.kernel.livepatch.leaving import Leaving
+from klpfs.machine.kernel.livepatch.off import LivepatchOff
 from klpfs.machine.kernel.livepatch.patch import Redirection
 from klpfs.machine.kernel.livepatch.refcount import Counter
 from klpfs.machine.kernel.livepatch.registered import RegisteredLivepatch
@@ -123,7 +124,8 @@ class Kernel:
         self.proc.warn = self._warn_of_proc
         self.modules = Modules(
             computer, self.sched, self.printk, self.tainted, self.traps, self.ftrace, self.jump_labels,
-            self.stack, self.params, self.kobjects, self.abi,
+            self.stack, self.params, self.kobjects, livepatch_enabled=self.abi.life is not Life.NONE,
+            livepatch_marked=self.abi.marked,
         )  # fmt: skip
         providers = [
             self.slab, self.printk, self.tainted, self.traps, self.ftrace, self.tracer, self.locking,
@@ -136,6 +138,8 @@ class Kernel:
             root = kernel_kobj.add(Kobject("livepatch"))
             self.livepatch = self.modules.livepatch = self._make_livepatch(root)
             providers += [self.livepatch, self.livepatch.states, self.counter]
+        else:
+            self.modules.livepatch = LivepatchOff()
         for provider in providers:
             self.services.offer(provider)
         self.exports = self.modules.kernel_exports = {

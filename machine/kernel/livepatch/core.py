@@ -50,10 +50,10 @@ class Modules(Protocol):
     def put(self, module: int) -> None:
         """``module_put``."""
 
-    def apply_klp_relocations(self, module: int, object_name: str) -> None:
+    def klp_apply_object_relocs(self, module: int, object_name: str) -> None:
         """``klp_apply_section_relocs`` for the sections of one object. Raises OSError."""
 
-    def clear_klp_relocations(self, module: int, object_name: str) -> None:
+    def klp_clear_object_relocs(self, module: int, object_name: str) -> None:
         """``klp_clear_object_relocs``."""
 
 
@@ -270,7 +270,7 @@ class Livepatch:
     def _init_object_loaded(self, patch: Struct, obj: Struct) -> None:
         """``klp_init_object_loaded``: the addresses of its functions are known now."""
         if obj.name:
-            self._modules.apply_klp_relocations(int(patch.mod), object_name(obj))
+            self._modules.klp_apply_object_relocs(int(patch.mod), object_name(obj))
         for func in klp_for_each_func(self._space, obj):
             name = func.old_name.string()
             func.old_func = self._find_func(obj, func)
@@ -282,9 +282,9 @@ class Livepatch:
     def _find_func(self, obj: Struct, func: Struct) -> int:
         """Where the function is that ``func`` changes. Raises OSError(EINVAL)."""
         module = obj.name.string() if obj.name else None
-        return self.find_symbol(module, func.old_name.string(), func.old_sympos)
+        return self.klp_find_object_symbol(module, func.old_name.string(), func.old_sympos)
 
-    def find_symbol(self, module: str | None, name: str, sympos: int) -> int:
+    def klp_find_object_symbol(self, module: str | None, name: str, sympos: int) -> int:
         """``klp_find_object_symbol``: the address of the ``sympos``-th symbol ``name`` of an object (0: it
         must be the only one). Raises OSError(EINVAL)."""
         addresses = self._computer.symbols.all_named(name, module)
@@ -665,7 +665,7 @@ class Livepatch:
         """``klp_clear_object_relocs`` (since 6.3) and ``klp_free_object_loaded``: as before its module
         came, so that it can come again."""
         if self._abi.clears_relocations:
-            self._modules.clear_klp_relocations(int(patch.mod), object_name(obj))
+            self._modules.klp_clear_object_relocs(int(patch.mod), object_name(obj))
         obj.mod = 0
         for func in klp_for_each_func(self._space, obj):
             func.old_func = 0

@@ -52,11 +52,11 @@ class FirstLivepatch(RegisteredLivepatch):
         """``klp_find_verify_func_addr``."""
         name = func.old_name.string()
         if obj.name:
-            return self.find_symbol(object_name(obj), name, 0)
+            return self.klp_find_object_symbol(object_name(obj), name, 0)
         if func.old_addr:
             self.verify_vmlinux_symbol(name, func.old_addr)
             return int(func.old_addr)
-        return self.find_symbol(None, name, 0)
+        return self.klp_find_object_symbol(None, name, 0)
 
     def verify_vmlinux_symbol(self, name: str, address: int) -> None:
         """``klp_verify_vmlinux_symbol``. Raises OSError(EINVAL)."""

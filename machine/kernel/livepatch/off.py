@@ -9,14 +9,14 @@ from klpfs.machine.structs import Struct
 
 
 class LivepatchOff:
-    """Stands in for `core.Livepatch`: modules come and go, and nothing happens."""
+    """Replaces `build.Livepatch` for the module loader. See `module.livepatch.LivepatchHooks`."""
 
     async def module_coming(self, module: Struct) -> None:
-        """``klp_module_coming``."""
+        """``klp_module_coming``: do nothing."""
 
     async def module_going(self, module: Struct) -> None:
-        """``klp_module_going``."""
+        """``klp_module_going``: do nothing."""
 
-    def find_symbol(self, module: str | None, name: str, sympos: int) -> int:
-        """Not asked for: a module with such relocations is refused."""
-        raise OSError(errno.ENOSYS, "there is no live patching")
+    def klp_find_object_symbol(self, objname: str | None, name: str, sympos: int) -> int:
+        """Raise OSError(ENOSYS). The loader refuses modules with livepatch relocations before it asks."""
+        raise OSError(errno.ENOSYS, "no live patching")

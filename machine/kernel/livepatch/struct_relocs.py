@@ -18,7 +18,7 @@ _R_X86_64_NONE, _R_X86_64_64, _R_X86_64_PC32, _R_X86_64_32, _R_X86_64_32S = 0, 1
 class Symbols(Protocol):
     """What is asked of the core."""
 
-    def find_symbol(self, module: str | None, name: str, sympos: int) -> int:
+    def klp_find_object_symbol(self, module: str | None, name: str, sympos: int) -> int:
         """``klp_find_object_symbol``."""
 
     def verify_vmlinux_symbol(self, name: str, address: int) -> None:
@@ -50,10 +50,12 @@ class StructRelocations:
             if not obj.name:
                 symbols.verify_vmlinux_symbol(name, reloc.val)
             elif not reloc.external:
-                reloc.val = symbols.find_symbol(object_name(obj), name, 0)
+                reloc.val = symbols.klp_find_object_symbol(object_name(obj), name, 0)
             else:
                 exported = self._exports.find_export(name)
-                reloc.val = exported or symbols.find_symbol(patch.mod.name.string(), name, 0)
+                reloc.val = exported or symbols.klp_find_object_symbol(
+                    patch.mod.name.string(), name, 0
+                )
             self._write_one(patch.mod.core_layout, reloc, name)
             i += 1
 

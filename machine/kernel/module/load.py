@@ -35,7 +35,6 @@ from klpfs.machine.elf import (
     layout,
 )
 from klpfs.machine.image import Export, Symbol, read_exports
-from klpfs.machine.kernel.livepatch.abi import Abi, Life
 from klpfs.machine.kernel.module.percpu import ModulePerCpu
 from klpfs.machine.kernel.module.version import ModVersions
 from klpfs.machine.kernel.oops.taint import Taint, Tainted
@@ -197,14 +196,17 @@ class Loader:
         tainted: Tainted,
         loaded: Loaded,
         relocate_klp: Callable[[LoadedModule], None],
-        abi: Abi,
+        *,
+        livepatch_enabled: bool,
+        livepatch_marked: bool,
     ) -> None:
         self._computer = computer
         self._printk = printk
         self._tainted = tainted
         self._loaded = loaded
         self._relocate_klp = relocate_klp
-        self._abi = abi
+        self._livepatch_enabled = livepatch_enabled
+        self._livepatch_marked = livepatch_marked
         self._percpu = ModulePerCpu(computer)
 
     @contextmanager
@@ -239,7 +241,7 @@ class Loader:
                 f"{module.name}: module is from the staging directory, the quality is unknown, you "
                 "have been warned.",
             )
-        if module.elf.is_livepatch and self._abi.marked:
+        if module.elf.is_livepatch and self._livepatch_marked:
             self._check_livepatch(module)
         if not module.is_gpl:
             licence = module.modinfo("license") or "unspecified"
@@ -261,7 +263,7 @@ class Loader:
 
     def _check_livepatch(self, module: LoadedModule) -> None:
         """``check_modinfo_livepatch``."""
-        if self._abi.life is Life.NONE:
+        if not self._livepatch_enabled:
             self._printk(
                 LOGLEVEL_ERR,
                 f"{module.name}: module is marked as livepatch module, but livepatch support is "

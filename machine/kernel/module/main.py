@@ -16,9 +16,7 @@ from klpfs.machine import limits
 from klpfs.machine.computer import Computer
 from klpfs.machine.image import Export
 from klpfs.machine.kernel.kobject import KobjectTree
-from klpfs.machine.kernel.livepatch.abi import Abi
-from klpfs.machine.kernel.livepatch.core import Livepatch
-from klpfs.machine.kernel.livepatch.off import LivepatchOff
+from klpfs.machine.kernel.module.livepatch import LivepatchHooks
 from klpfs.machine.kernel.module.load import MODULE_REF_BASE, LoadedModule, Loader
 from klpfs.machine.kernel.module.params import Params
 from klpfs.machine.kernel.module.relocations import KlpRelocations
@@ -58,7 +56,11 @@ _STATE_NAMES: dict[int, str] = {
 
 
 class Modules:
-    """The modules of one kernel."""
+    """The modules of one kernel.
+
+    ``livepatch_enabled``: whether the kernel has live patching (CONFIG_LIVEPATCH).
+    ``livepatch_marked``: whether a module says in its modinfo that it is a live patch.
+    """
 
     def __init__(
         self,
@@ -72,7 +74,9 @@ class Modules:
         stack: StackTrace,
         params: Params,
         kobjects: KobjectTree,
-        abi: Abi,
+        *,
+        livepatch_enabled: bool,
+        livepatch_marked: bool,
     ) -> None:
         self._space = computer.space
         self._symbols = computer.symbols
@@ -85,23 +89,31 @@ class Modules:
         self._stack = stack
         self._params = params
         self.klp_relocations = KlpRelocations(computer, printk, self._find_klp_symbol)
-        self._loader = Loader(computer, printk, tainted, self, self._relocate_klp, abi)
+        self._loader = Loader(
+            computer,
+            printk,
+            tainted,
+            self,
+            self._relocate_klp,
+            livepatch_enabled=livepatch_enabled,
+            livepatch_marked=livepatch_marked,
+        )
         self._sysfs = ModuleSysfs(computer.space, printk, params, kobjects)
         self._modules: dict[str, LoadedModule] = {}
         self._list_head = computer.symbols.lookup("modules")
         self.kernel_exports: Mapping[str, Export] = {}
         """What the kernel itself exports; set when it is put together."""
-        self.livepatch: Livepatch | LivepatchOff = LivepatchOff()
-        """Told of modules that come and go; set when the kernel is put together."""
+        self.livepatch: LivepatchHooks
+        """The livepatch core; set when the kernel is put together."""
         if self._list_head:
             self._space.init_list_head(self._list_head)
         traps.modules_linked_in = self.linked_in
 
     def _relocate_klp(self, module: LoadedModule) -> None:
-        self.klp_relocations.apply(module, "vmlinux")
+        self.klp_relocations.klp_apply_object_relocs(module, "vmlinux")
 
-    def _find_klp_symbol(self, object_name: str | None, name: str, position: int) -> int:
-        return self.livepatch.find_symbol(object_name, name, position)
+    def _find_klp_symbol(self, objname: str | None, name: str, sympos: int) -> int:
+        return self.livepatch.klp_find_object_symbol(objname, name, sympos)
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -427,17 +439,18 @@ class Modules:
 
     # -- livepatch relocations --------------------------------------------------------------------
 
-    def apply_klp_relocations(self, address: int, object_name: str) -> None:
-        """``klp_apply_section_relocs`` for all sections of one object. Raises OSError."""
+    def klp_apply_object_relocs(self, address: int, objname: str) -> None:
+        """``klp_apply_object_relocs``: apply the livepatch relocations of the module at ``address`` for one
+        object. Raises OSError, after a log line."""
         module = self.at(address)
         if module is not None:
-            self.klp_relocations.apply(module, object_name)
+            self.klp_relocations.klp_apply_object_relocs(module, objname)
 
-    def clear_klp_relocations(self, address: int, object_name: str) -> None:
-        """``klp_clear_object_relocs``."""
+    def klp_clear_object_relocs(self, address: int, objname: str) -> None:
+        """``klp_clear_object_relocs``: undo `klp_apply_object_relocs`."""
         module = self.at(address)
         if module is not None:
-            self.klp_relocations.clear(module, object_name)
+            self.klp_relocations.klp_clear_object_relocs(module, objname)
 
     # -- what people see --------------------------------------------------------------------------
 

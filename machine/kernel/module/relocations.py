@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Relocations of a patch that only the livepatch core can resolve: ``.klp.rela.<object>.<section>``
-against ``.klp.sym.<object>.<symbol>,<pos>``. kernel/livepatch/core.c,
+"""Livepatch relocations: sections ``.klp.rela.<object>.<section>`` with relocations against symbols
+``.klp.sym.<object>.<symbol>,<sympos>``. kernel/livepatch/core.c,
 Documentation/livepatch/module-elf-format.rst.
 
-Those for vmlinux are applied when the patch loads, those for a module when that module is there.
+Those for vmlinux are applied when the patch module is loaded, those for another module when both modules are
+loaded.
 """
 
 from __future__ import annotations
@@ -25,18 +26,17 @@ from klpfs.machine.elf import (
 from klpfs.machine.kernel.module.load import LoadedModule
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, Printk
 
-# As sscanf() understands ".klp.rela.%55[^.]" and ".klp.sym.%55[^.].%511[^,],%lu".
+# The patterns of the kernel's sscanf() calls: ".klp.rela.%55[^.]" and ".klp.sym.%55[^.].%511[^,],%lu".
 _SECTION = re.compile(r"\.klp\.rela\.([^.]{1,55})")
 _SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
 FindSymbol = Callable[[str | None, str, int], int]
-"""``klp_find_object_symbol``: the address of a symbol of an object, by its name and position. Raises
-OSError."""
+"""`LivepatchHooks.klp_find_object_symbol`."""
 
 
 class KlpRelocations:
-    """Applies and clears them."""
+    """The livepatch relocations of all modules: applies and clears them."""
 
     def __init__(self, computer: Computer, printk: Printk, find_symbol: FindSymbol) -> None:
         self._computer = computer
@@ -44,52 +44,74 @@ class KlpRelocations:
         self._find_symbol = find_symbol
         self._applied: WeakKeyDictionary[LoadedModule, set[int]] = WeakKeyDictionary()
 
-    def _refuse(self, sentence: str) -> OSError:
-        self._printk(LOGLEVEL_ERR, f"livepatch: {sentence}")
-        return OSError(errno.EINVAL, sentence)
+    def klp_apply_object_relocs(self, module: LoadedModule, objname: str) -> None:
+        """Apply the livepatch relocations of a patch module for one object (``vmlinux``, or a module's name).
 
-    def _sections(self, module: LoadedModule, object_name: str) -> Iterator[Section]:
+        Raises OSError, after a log line: EINVAL (a malformed name, or a symbol that does not exist), ENOEXEC
+        (a relocation that cannot be applied).
+        """
+        for section in self._sections(module, objname):
+            self._klp_apply_section_relocs(module, section, objname)
+
+    def _sections(self, module: LoadedModule, objname: str) -> Iterator[Section]:
         for section in module.elf.relocation_sections():
             if section.flags & SHF_RELA_LIVEPATCH and section.info in module.addresses:
                 found = _SECTION.match(section.name)
                 if not found:
                     raise self._refuse(f"section {section.name} has an incorrectly formatted name")
-                if found[1] == object_name:
+                if found[1] == objname:
                     yield section
 
-    def apply(self, module: LoadedModule, object_name: str) -> None:
-        """``klp_apply_section_relocs``. Raises OSError: EINVAL (names that are none, symbols that are
-        not there), ENOEXEC (the relocation itself), after a line in the log."""
-        memory, applied = self._computer.memory, self._applied.setdefault(module, set())
-        for section in self._sections(module, object_name):
-            for relocation in module.elf.relocations(section):
-                module.values[relocation.symbol] = self._resolve(
-                    module, relocation.symbol, object_name
-                )
-            try:
-                apply_relocations(
-                    module.name,
-                    module.elf.relocations(section),
-                    module.values,
-                    module.addresses[section.info],
-                    module.elf.sections[section.info].size,
-                    memory.read,
-                    self._write,
-                )
-            except ElfError as error:
-                self._log(error)
-                raise OSError(error.errno, str(error)) from None
-            applied.add(section.index)
+    def _klp_apply_section_relocs(
+        self, module: LoadedModule, section: Section, objname: str
+    ) -> None:
+        self._klp_resolve_symbols(module, section, objname)
+        try:
+            apply_relocations(
+                module.name,
+                module.elf.relocations(section),
+                module.values,
+                module.addresses[section.info],
+                module.elf.sections[section.info].size,
+                self._computer.memory.read,
+                self._write,
+            )
+        except ElfError as error:
+            self._print(error)
+            raise OSError(error.errno, str(error)) from None
+        self._applied.setdefault(module, set()).add(section.index)
 
-    def _log(self, error: ElfError) -> None:
-        for line in error.lines:
-            self._printk(error.level, line)
+    def _klp_resolve_symbols(self, module: LoadedModule, section: Section, objname: str) -> None:
+        """Set the values of all symbols that the relocations of a section refer to."""
+        for relocation in module.elf.relocations(section):
+            index = relocation.symbol
+            module.values[index] = self._resolve(module, index, objname)
 
-    def clear(self, module: LoadedModule, object_name: str) -> None:
-        """``klp_clear_object_relocs``: as if they had never been applied. What somebody has changed
-        since then stays as it is, and the log says so."""
+    def _resolve(self, module: LoadedModule, index: int, section_object: str) -> int:
+        if index >= len(module.elf.symbols):
+            self._printk(
+                LOGLEVEL_ERR, f"{module.name}: a livepatch relocation has no symbol {index}"
+            )
+            raise OSError(errno.ENOEXEC, "a relocation without a symbol")
+        symbol = module.elf.symbols[index]
+        if symbol.shndx != SHN_LIVEPATCH:
+            raise self._refuse(f"symbol {symbol.name} is not marked as a livepatch symbol")
+        found = _SYMBOL.match(symbol.name)
+        if not found:
+            raise self._refuse(f"symbol {symbol.name} has an incorrectly formatted name")
+        owner, name, sympos = found[1], found[2], int(found[3])
+        if section_object != "vmlinux" and owner == "vmlinux":
+            raise self._refuse(
+                f"invalid access to vmlinux symbol '{name}' from module-specific livepatch "
+                "relocation section"
+            )
+        return self._find_symbol(None if owner == "vmlinux" else owner, name, sympos)
+
+    def klp_clear_object_relocs(self, module: LoadedModule, objname: str) -> None:
+        """Set the places of the applied relocations for one object back to zero, so that they can be applied
+        again. Stop in a section, after a log line, at a place that has been written meanwhile."""
         applied = self._applied.get(module, set())
-        for section in self._sections(module, object_name):
+        for section in self._sections(module, objname):
             if section.index not in applied:
                 continue
             applied.discard(section.index)
@@ -104,28 +126,16 @@ class KlpRelocations:
                     self._write,
                 )
             except ElfError as error:
-                self._log(error)
+                self._print(error)
 
     def _write(self, address: int, data: bytes) -> None:
         self._computer.memory.write(address, data)
         self._computer.cpu.code_changed(address, len(data))
 
-    def _resolve(self, module: LoadedModule, index: int, section_object: str) -> int:
-        if index >= len(module.elf.symbols):
-            self._printk(
-                LOGLEVEL_ERR, f"{module.name}: a livepatch relocation has no symbol {index}"
-            )
-            raise OSError(errno.ENOEXEC, "a relocation without a symbol")
-        symbol = module.elf.symbols[index]
-        if symbol.shndx != SHN_LIVEPATCH:
-            raise self._refuse(f"symbol {symbol.name} is not marked as a livepatch symbol")
-        found = _SYMBOL.match(symbol.name)
-        if not found:
-            raise self._refuse(f"symbol {symbol.name} has an incorrectly formatted name")
-        owner, name, position = found[1], found[2], int(found[3])
-        if section_object != "vmlinux" and owner == "vmlinux":
-            raise self._refuse(
-                f"invalid access to vmlinux symbol '{name}' from module-specific livepatch "
-                "relocation section"
-            )
-        return self._find_symbol(None if owner == "vmlinux" else owner, name, position)
+    def _print(self, error: ElfError) -> None:
+        for line in error.lines:
+            self._printk(error.level, line)
+
+    def _refuse(self, sentence: str) -> OSError:
+        self._printk(LOGLEVEL_ERR, f"livepatch: {sentence}")
+        return OSError(errno.EINVAL, sentence)
