@@ -17,8 +17,12 @@ from klpfs.machine.image import embedded
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject
-from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
-from klpfs.machine.kernel.livepatch.transition import KLP_UNDEFINED, TIF_PATCH_PENDING
+from klpfs.machine.kernel.livepatch.consistency.universe import KLP_UNDEFINED, TIF_PATCH_PENDING
+from klpfs.machine.kernel.livepatch.objects import (
+    klp_for_each_func,
+    klp_for_each_object,
+    object_name,
+)
 from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.structs import Struct
 
@@ -222,7 +226,7 @@ class Guest:
         assert mutex.owner.counter == 0, "klp_mutex is held"
 
     def patches(self) -> list[Struct]:
-        return list(self.kernel.livepatch.patches())
+        return list(self.kernel.livepatch.patches)
 
     def functions(self) -> Iterable[tuple[Struct, Struct, Struct]]:
         """Every function of every installed patch, behind its patch and its object."""
@@ -267,7 +271,7 @@ class Guest:
             [old_func] = {int(func.old_func) for func in stack}
             stacked.update(func.address_ for func in stack)
             sites[ftrace.location(old_func)] = [ops.member_address_("fops")]
-            found = self.kernel.livepatch.redirection.find_ops(old_func)
+            found = self.kernel.livepatch.functions.klp_find_ops(old_func)
             assert found is not None and found.address_ == ops.address_
         assert {site.ip: site.ops for site in ftrace.enabled_sites()} == sites
         assert stacked == Counter(func.address_ for _, _, func in self.functions() if func.patched)

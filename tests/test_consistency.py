@@ -434,7 +434,7 @@ async def test_parameters_that_make_no_sense(
 
 async def test_a_kernel_image_without_code_that_counts(guest: Guest, ko: Ko) -> None:
     """As a distribution's: refcount is refused, the others are there."""
-    counter = guest.kernel.switches._counter
+    counter = guest.kernel.livepatch.switches._counter
     counter._handler = None  # as where the image has no klp_refcount_enter
     line = "consistency model 'refcount': this kernel image has no code that counts calls"
     with refused(errno.EINVAL):

@@ -23,7 +23,11 @@ from klpfs.machine.elf import SHF_RELA_LIVEPATCH, SHN_UNDEF, STB_WEAK, ElfError,
 from klpfs.machine.image import Image
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
-from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
+from klpfs.machine.kernel.livepatch.objects import (
+    klp_for_each_func,
+    klp_for_each_object,
+    object_name,
+)
 from klpfs.machine.kernel.module.load import UNREAD, LoadedModule
 from klpfs.machine.kernel.module.version import ModVersions
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING, Record
@@ -307,7 +311,7 @@ class _Trial:
     # -- the patch --------------------------------------------------------------------------------
 
     def _patch_of(self, module: LoadedModule) -> Struct | None:
-        for patch in self._kernel.livepatch.patches():
+        for patch in self._kernel.livepatch.patches:
             if int(patch.mod) == module.struct.address_:
                 return patch
         return None

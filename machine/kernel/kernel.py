@@ -4,33 +4,21 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import trio
 
 from klpfs.machine.computer import Computer
 from klpfs.machine.image import Image
+from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.early import set_up_cpu, set_up_system
 from klpfs.machine.kernel.kallsyms import Kallsyms, SystemInfo
-from klpfs.machine.kernel.kobject import Kobject, KobjectTree
+from klpfs.machine.kernel.kobject import KobjectTree
 from klpfs.machine.kernel.livepatch.abi import ABIS, Life
-from klpfs.machine.kernel.livepatch.at_once import AtOnce
-from klpfs.machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
-from klpfs.machine.kernel.livepatch.consistency import DEFAULT, PRESETS, Consistency
-from klpfs.machine.kernel.livepatch.core import Livepatch
-from klpfs.machine.kernel.livepatch.first import FirstLivepatch
-from klpfs.machine.kernel.livepatch.leaving import Leaving
+from klpfs.machine.kernel.livepatch.build import make_livepatch
 from klpfs.machine.kernel.livepatch.off import LivepatchOff
-from klpfs.machine.kernel.livepatch.patch import Redirection
-from klpfs.machine.kernel.livepatch.refcount import Counter
-from klpfs.machine.kernel.livepatch.registered import RegisteredLivepatch
-from klpfs.machine.kernel.livepatch.struct_relocs import StructRelocations
-from klpfs.machine.kernel.livepatch.switching import Switches
-from klpfs.machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
-from klpfs.machine.kernel.livepatch.universe import Universes
 from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
 from klpfs.machine.kernel.mm.slab import Slab
 from klpfs.machine.kernel.module.main import Modules
@@ -103,7 +91,7 @@ class Kernel:
         SlubDebug(computer, self.slab, self.sched, self.printk, self.traps, self.tainted)
         self.dyndbg = DynamicDebug(self.printk, self.sched)
         self.kobjects = KobjectTree()
-        kernel_kobj = self.kobjects.at(("kernel",))
+        self.kobjects.at(("kernel",))
         self.ftrace = Ftrace(computer, self.sched, self.slab, self.text, self.stack)
         self.tracer = Tracer(computer, self.sched, clock, self.ftrace)
         self.traps.on_oops = self.tracer.stop
@@ -134,12 +122,32 @@ class Kernel:
         ]  # fmt: skip
         if "struct kmem_cache" in computer.space.types:  # the embedded kernel has its own
             providers.append(KmemCaches(computer, self.sched, self.slab))
-        if self.abi.life is not Life.NONE:
-            root = kernel_kobj.add(Kobject("livepatch"))
-            self.livepatch = self.modules.livepatch = self._make_livepatch(root)
-            providers += [self.livepatch, self.livepatch.states, self.counter]
-        else:
+        if self.abi.life is Life.NONE:
             self.modules.livepatch = LivepatchOff()
+        else:
+            base = Base(
+                computer=computer,
+                clock=clock,
+                services=self.services,
+                slab=self.slab,
+                sched=self.sched,
+                printk=self.printk,
+                traps=self.traps,
+            )
+            self.livepatch = self.modules.livepatch = make_livepatch(
+                base,
+                abi=self.abi,
+                dyndbg=self.dyndbg,
+                freezer=self.freezer,
+                ftrace=self.ftrace,
+                kobjects=self.kobjects,
+                locking=self.locking,
+                modules=self.modules,
+                stack=self.stack,
+                tainted=self.tainted,
+                text=self.text,
+                workqueues=self.workqueues,
+            )
         for provider in providers:
             self.services.offer(provider)
         self.exports = self.modules.kernel_exports = {
@@ -149,72 +157,6 @@ class Kernel:
         }
         """What modules may use: a function that has neither code nor a service is none of it."""
 
-    def _make_livepatch(self, root: Kobject) -> Livepatch:
-        """The livepatch core that the image's ABI asks for, on what the ABIs have in common."""
-        computer, abi = self.computer, self.abi
-        computer.space.absent = abi.absent
-        callbacks = (Callbacks if abi.callbacks else NoCallbacks)(self.sched)
-        redirection = Redirection(computer, self.slab, self.ftrace, self.text, self.printk, abi)
-        self.universes = Universes(computer, self.sched)
-        self.counter = Counter(computer, self.sched, self.slab, self.ftrace, self.stack)
-        self.switches = Switches(
-            self.universes,
-            self.printk,
-            Leaving(self.universes, redirection, self.stack, self.freezer, self.dyndbg),
-            redirection,
-            self.freezer,
-            self.counter,
-            self.sched.synchronize_rcu,
-        )
-        at_once = abi.life is Life.REGISTERED_AT_ONCE
-        default = PRESETS["3.20"] if at_once else DEFAULT
-        consistency = Consistency(self.printk, self.switches.unavailable, self._modinfo, default)
-        transition = (
-            AtOnce(self.sched, redirection)
-            if at_once
-            else Transition(
-                computer,
-                self.sched,
-                self.universes,
-                redirection,
-                callbacks,
-                self.printk,
-                self.dyndbg,
-                lambda patch: self.switches.of(consistency.of(patch)),
-                self._retry_transition,
-                abi,
-            )
-        )
-        if not at_once:
-            self.kobjects.at(("module", "livepatch")).add(consistency.parameters())
-        if abi.life is Life.REGISTERED:
-            self.universes.is_immediate = lambda func: bool(func.immediate)
-        cores: dict[Life, Callable[..., Livepatch]] = {
-            Life.ENABLED: Livepatch,
-            Life.REGISTERED: RegisteredLivepatch,
-            Life.REGISTERED_AT_ONCE: partial(
-                FirstLivepatch,
-                relocations=StructRelocations(computer, self.printk, self.modules),
-                tainted=self.tainted,
-            ),
-        }
-        klp_mutex = computer.symbol("klp_mutex")
-        return cores[abi.life](
-            computer,
-            self.slab,
-            self.printk,
-            self.traps,
-            redirection,
-            transition,
-            callbacks,
-            consistency,
-            self.modules,
-            root,
-            lambda: self.locking.mutex(klp_mutex),
-            self.workqueues.queue,
-            abi,
-        )
-
     def _warn_of_proc(self, message: str) -> None:
         self.traps.warn("fs/proc/generic.c", 429, "__proc_create", message)
 
@@ -222,13 +164,6 @@ class Kernel:
         if not self._warned_of_timer:
             self._warned_of_timer = True
             self.traps.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
-
-    def _retry_transition(self) -> None:
-        self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)
-
-    def _modinfo(self, module: int, tag: str) -> str | None:
-        found = self.modules.at(module)
-        return found.modinfo(tag) if found is not None else None
 
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""

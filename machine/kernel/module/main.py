@@ -139,6 +139,12 @@ class Modules:
         placed = (module for module in self._modules.values() if module.placed)
         return next((module for module in placed if module.struct.address_ == address), None)
 
+    def modinfo(self, address: int, tag: str) -> str | None:
+        """Return the value of a tag in the modinfo of the module whose struct module is at ``address``, or
+        None."""
+        module = self.at(address)
+        return module.modinfo(tag) if module is not None else None
+
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
         """``resolve_symbol``: the export of that name; ``user`` then holds on to the module that has
         it. None if there is none that it may use. Raises OSError(EBUSY) if that is not ready."""

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Putting the livepatch core together from the parts that the ABI of the kernel image asks for:
+``klp_init``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.kobject import Kobject, KobjectTree, kstrtobool
+from klpfs.machine.kernel.livepatch.abi import Abi, Life
+from klpfs.machine.kernel.livepatch.callbacks import ObjectCallbacks
+from klpfs.machine.kernel.livepatch.coming import ComingModules, StrictComingModules
+from klpfs.machine.kernel.livepatch.common import Common
+from klpfs.machine.kernel.livepatch.consistency import DEFAULT, PRESETS
+from klpfs.machine.kernel.livepatch.consistency.choice import Consistency
+from klpfs.machine.kernel.livepatch.consistency.leaving import Leaving
+from klpfs.machine.kernel.livepatch.consistency.refcount import Counter
+from klpfs.machine.kernel.livepatch.consistency.switches import Switches
+from klpfs.machine.kernel.livepatch.consistency.universe import Universes
+from klpfs.machine.kernel.livepatch.core import Core, EnabledLifecycle
+from klpfs.machine.kernel.livepatch.free import PatchFree
+from klpfs.machine.kernel.livepatch.going import GoingModules
+from klpfs.machine.kernel.livepatch.init import PatchInit
+from klpfs.machine.kernel.livepatch.kobjects import KlpKobjects
+from klpfs.machine.kernel.livepatch.loaded import LoadedObjects, SectionLoadedObjects
+from klpfs.machine.kernel.livepatch.messages import Messages
+from klpfs.machine.kernel.livepatch.mutex import KlpMutex
+from klpfs.machine.kernel.livepatch.objects import Patches
+from klpfs.machine.kernel.livepatch.older.callbacks import NoCallbacks
+from klpfs.machine.kernel.livepatch.older.immediate import ImmediateTransition
+from klpfs.machine.kernel.livepatch.older.loaded import OldLoadedObjects
+from klpfs.machine.kernel.livepatch.older.notifier import LenientComingModules
+from klpfs.machine.kernel.livepatch.older.references import (
+    References,
+    ReferencesForever,
+    ReferencesWhileEnabled,
+)
+from klpfs.machine.kernel.livepatch.older.registered import RegisteredLifecycle, parse_0_or_1
+from klpfs.machine.kernel.livepatch.older.struct_relocs import StructRelocations
+from klpfs.machine.kernel.livepatch.patch import PatchedFunctions
+from klpfs.machine.kernel.livepatch.redirection import FtraceRedirection, JumpRedirection
+from klpfs.machine.kernel.livepatch.replace import AtomicReplace
+from klpfs.machine.kernel.livepatch.state import States
+from klpfs.machine.kernel.livepatch.symbols import Symbols
+from klpfs.machine.kernel.livepatch.sysfs import Attributes
+from klpfs.machine.kernel.livepatch.transition import ConsistentTransition, Transition
+from klpfs.machine.kernel.module.main import Modules
+from klpfs.machine.kernel.oops.taint import Tainted
+from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
+from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.trace.ftrace import Ftrace
+from klpfs.machine.kernel.trace.text import Text
+from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.work.workqueue import Workqueues
+from klpfs.machine.structs import Struct
+
+
+@dataclass(frozen=True, kw_only=True)
+class Livepatch:
+    """The live patching of one kernel. Implements `module.livepatch.LivepatchHooks`."""
+
+    patches: Patches
+    functions: PatchedFunctions
+    transition: Transition
+    universes: Universes
+    consistency: Consistency
+    switches: Switches
+    symbols: Symbols
+    coming: ComingModules
+    going: GoingModules
+
+    async def module_coming(self, module: Struct) -> None:
+        await self.coming.klp_module_coming(module)
+
+    async def module_going(self, module: Struct) -> None:
+        await self.going.klp_module_going(module)
+
+    def klp_find_object_symbol(self, objname: str | None, name: str, sympos: int) -> int:
+        return self.symbols.klp_find_object_symbol(objname, name, sympos)
+
+
+def make_livepatch(
+    base: Base,
+    *,
+    abi: Abi,
+    dyndbg: DynamicDebug,
+    freezer: Freezer,
+    ftrace: Ftrace,
+    kobjects: KobjectTree,
+    locking: Locking,
+    modules: Modules,
+    stack: StackTrace,
+    tainted: Tainted,
+    text: Text,
+    workqueues: Workqueues,
+) -> Livepatch:
+    """Return the livepatch core of a kernel whose ABI has one, with its services registered and its
+    directories in sysfs."""
+    computer = base.computer
+    computer.space.absent = abi.absent
+    registered = abi.life is not Life.ENABLED
+    at_once = abi.life is Life.REGISTERED_AT_ONCE
+
+    common = Common(
+        base=base,
+        abi=abi,
+        messages=(messages := Messages(base.printk)),
+        klp_mutex=KlpMutex(base, locking),
+        patches=Patches(computer),
+    )
+    klp_kobjects = KlpKobjects(base, kobjects.at(("kernel",)).add(Kobject("livepatch")))
+    symbols = Symbols(common)
+    callbacks = ObjectCallbacks(base.sched, common.klp_mutex) if abi.callbacks else NoCallbacks()
+    functions = PatchedFunctions(
+        common,
+        {
+            "ftrace": FtraceRedirection(common, ftrace),
+            "jump": JumpRedirection(common, text, ftrace),
+        },
+    )
+
+    universes = Universes(computer, base.sched)
+    counter = Counter(base, ftrace_=ftrace, stack=stack)
+    switches = Switches(
+        messages,
+        universes=universes,
+        leaving=Leaving(
+            universes=universes, functions=functions, stack=stack, freezer=freezer, dyndbg=dyndbg
+        ),
+        functions=functions,
+        freezer=freezer,
+        counter=counter,
+        pause=base.sched.synchronize_rcu,
+    )
+    consistency = Consistency(
+        messages,
+        unavailable=switches.unavailable,
+        modinfo=None if at_once else modules.modinfo,
+        default=PRESETS["3.20"] if at_once else DEFAULT,
+    )
+    if not at_once:
+        kobjects.at(("module", "livepatch")).add(consistency.parameters())
+
+    free = PatchFree(
+        common,
+        kobjects=klp_kobjects,
+        consistency=consistency,
+        modules=modules,
+        workqueues=workqueues,
+    )
+    replace = AtomicReplace(common, functions=functions, free=free)
+    references: References = (
+        ReferencesForever(modules, printk=base.printk, tainted=tainted)
+        if at_once
+        else ReferencesWhileEnabled(modules)
+    )
+    on_complete = references.transition_completed if registered else free.free_unused
+    transition: Transition = (
+        ImmediateTransition(base.sched, functions=functions, on_complete=on_complete)
+        if at_once
+        else ConsistentTransition(
+            common,
+            universes=universes,
+            switches=switches,
+            consistency=consistency,
+            functions=functions,
+            callbacks=callbacks,
+            replace=replace,
+            workqueues=workqueues,
+            dyndbg=dyndbg,
+            on_complete=on_complete,
+        )
+    )
+
+    relocations = StructRelocations(common, symbols=symbols, modules=modules)
+    loaded: LoadedObjects = (
+        OldLoadedObjects(common, symbols=symbols, relocations=relocations)
+        if at_once
+        else SectionLoadedObjects(common, symbols=symbols, modules=modules)
+    )
+    init = PatchInit(
+        common,
+        kobjects=klp_kobjects,
+        attributes=Attributes(common, transition),
+        loaded=loaded,
+        replace=replace,
+        modules=modules,
+    )
+    core = Core(
+        common,
+        functions=functions,
+        transition=transition,
+        callbacks=callbacks,
+        consistency=consistency,
+    )
+    states = States(common, transition)
+    lifecycle = (
+        RegisteredLifecycle(
+            common,
+            core=core,
+            init=init,
+            free=free,
+            transition=transition,
+            consistency=consistency,
+            references=references,
+            parse_enabled=parse_0_or_1 if at_once else kstrtobool,
+        )
+        if registered
+        else EnabledLifecycle(
+            common,
+            core=core,
+            init=init,
+            free=free,
+            transition=transition,
+            states=states,
+            consistency=consistency,
+            modules=modules,
+        )
+    )
+    going = GoingModules(
+        common, functions=functions, transition=transition, callbacks=callbacks, free=free
+    )
+    coming: ComingModules = (
+        LenientComingModules(common, functions=functions, loaded=loaded, free=free)
+        if at_once
+        else StrictComingModules(
+            common,
+            functions=functions,
+            transition=transition,
+            callbacks=callbacks,
+            consistency=consistency,
+            loaded=loaded,
+            free=free,
+            going=going,
+        )
+    )
+    for provider in (lifecycle, states, counter):
+        base.services.offer(provider)
+    return Livepatch(
+        patches=common.patches,
+        functions=functions,
+        transition=transition,
+        universes=universes,
+        consistency=consistency,
+        switches=switches,
+        symbols=symbols,
+        coming=coming,
+        going=going,
+    )
