@@ -279,17 +279,17 @@ class Guest:
             assert not {"klp_ops", "ftrace_hash", "livepatch"} & set(self.owners())
 
     def _check_tasks(self) -> None:
-        transition = self.kernel.livepatch.transition
+        universes = self.kernel.livepatch.universes
         tasks = [*self.kernel.sched, self.kernel.sched.idle]
-        if transition.patch is None:
-            assert transition.target_state == KLP_UNDEFINED
+        if universes.patch is None:
+            assert universes.target_state == KLP_UNDEFINED
             assert {task.struct.patch_state for task in tasks} == {KLP_UNDEFINED}
             assert not any(task.struct.thread_info.flags & TIF_PATCH_PENDING for task in tasks)
             assert not any(func.transition for _, _, func in self.functions())
         else:
             assert {task.struct.patch_state for task in tasks} <= {0, 1}
             assert all(
-                func.transition == (patch.address_ == transition.patch.address_)
+                func.transition == (patch.address_ == universes.patch.address_)
                 for patch, _, func in self.functions()
             )
 

@@ -343,12 +343,12 @@ class _Trial:
         """Let time go on until the transition is over."""
         kernel, start = self._kernel, self._clock.now()
         with trio.move_on_after(_PATIENCE):
-            while kernel.livepatch.transition.patch is not None:
+            while kernel.livepatch.universes.patch is not None:
                 if self._clock.now() - start > self._wait * 1e9:
                     break
                 await self._clock.advance(_STEP)
         subject = f"{way}: transition"
-        if kernel.livepatch.transition.patch is not None:
+        if kernel.livepatch.universes.patch is not None:
             detail = f"not over after {self._wait:g} s; {self._whereabouts()}"
             self._stop(subject, Verdict.BAD, detail)
         await self._clock.advance(_STEP)

@@ -166,12 +166,12 @@ def _allocations(kernel: Kernel) -> str:
 def _consistency(kernel: Kernel) -> str:
     """A line for each installed patch: its model, and how many tasks are in which state."""
     lines = ["patch model leave switch redirection detection unpatched patched\n"]
-    transition = kernel.livepatch.transition
+    universes = kernel.livepatch.universes
     for patch in kernel.livepatch.patches:
         model = kernel.livepatch.consistency.of(patch)
         words = [patch.mod.name.string(), *model[:5]]
-        if transition.patch is not None and transition.patch.address_ == patch.address_:
-            states = [int(task.struct.patch_state) for task in kernel.livepatch.universes.tasks()]
+        if patch == universes.patch:
+            states = [int(task.struct.patch_state) for task in universes.tasks()]
             words += [str(states.count(KLP_UNPATCHED)), str(states.count(KLP_PATCHED))]
         else:
             words += ["-", "-"]

@@ -11,7 +11,7 @@ from klpfs.machine.kernel.kobject import Kobject, KobjectTree, kstrtobool
 from klpfs.machine.kernel.livepatch.abi import Abi, Life
 from klpfs.machine.kernel.livepatch.callbacks import ObjectCallbacks
 from klpfs.machine.kernel.livepatch.coming import ComingModules, StrictComingModules
-from klpfs.machine.kernel.livepatch.common import Common
+from klpfs.machine.kernel.livepatch.common import Common, KlpMutex, Messages
 from klpfs.machine.kernel.livepatch.consistency import DEFAULT, PRESETS
 from klpfs.machine.kernel.livepatch.consistency.choice import Consistency
 from klpfs.machine.kernel.livepatch.consistency.leaving import Leaving
@@ -24,8 +24,6 @@ from klpfs.machine.kernel.livepatch.going import GoingModules
 from klpfs.machine.kernel.livepatch.init import PatchInit
 from klpfs.machine.kernel.livepatch.kobjects import KlpKobjects
 from klpfs.machine.kernel.livepatch.loaded import LoadedObjects, SectionLoadedObjects
-from klpfs.machine.kernel.livepatch.messages import Messages
-from klpfs.machine.kernel.livepatch.mutex import KlpMutex
 from klpfs.machine.kernel.livepatch.objects import Patches
 from klpfs.machine.kernel.livepatch.older.callbacks import NoCallbacks
 from klpfs.machine.kernel.livepatch.older.immediate import ImmediateTransition
@@ -103,12 +101,14 @@ def make_livepatch(
     registered = abi.life is not Life.ENABLED
     at_once = abi.life is Life.REGISTERED_AT_ONCE
 
+    messages, universes = Messages(base.printk), Universes(computer, base.sched)
     common = Common(
         base=base,
         abi=abi,
-        messages=(messages := Messages(base.printk)),
+        messages=messages,
         klp_mutex=KlpMutex(base, locking),
         patches=Patches(computer),
+        universes=universes,
     )
     klp_kobjects = KlpKobjects(base, kobjects.at(("kernel",)).add(Kobject("livepatch")))
     symbols = Symbols(common)
@@ -121,7 +121,6 @@ def make_livepatch(
         },
     )
 
-    universes = Universes(computer, base.sched)
     counter = Counter(base, ftrace_=ftrace, stack=stack)
     switches = Switches(
         messages,
@@ -162,7 +161,6 @@ def make_livepatch(
         if at_once
         else ConsistentTransition(
             common,
-            universes=universes,
             switches=switches,
             consistency=consistency,
             functions=functions,
@@ -195,7 +193,7 @@ def make_livepatch(
         callbacks=callbacks,
         consistency=consistency,
     )
-    states = States(common, transition)
+    states = States(common)
     lifecycle = (
         RegisteredLifecycle(
             common,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Protocol
 
-from klpfs.machine.kernel.livepatch.mutex import KlpMutex
+from klpfs.machine.kernel.livepatch.common import KlpMutex
 from klpfs.machine.kernel.sched.core import Scheduler, TaskExit
 from klpfs.machine.structs import Struct
 

@@ -43,6 +43,7 @@ class StrictComingModules:
         going: GoingModules,
     ) -> None:
         self._space = common.space
+        self._universes = common.universes
         self._patches = common.patches
         self._functions = functions
         self._transition = transition
@@ -87,7 +88,7 @@ class StrictComingModules:
                 f"failed to initialize patch '{name}' for module '{module}' ({-(error.errno or 0)})"
             )
             raise
-        in_transition = patch == self._transition.patch
+        in_transition = patch == self._universes.patch
         if not (patch.enabled or in_transition):  # registered only
             return
         messages.pr_notice(f"applying patch '{name}' to loading module '{module}'")

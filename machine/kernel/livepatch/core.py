@@ -46,6 +46,7 @@ class Core:
         consistency: Consistency,
     ) -> None:
         self._space = common.space
+        self._universes = common.universes
         self._functions = functions
         self._transition = transition
         self._callbacks = callbacks
@@ -57,7 +58,7 @@ class Core:
         """``__klp_enable_patch``. Raises OSError, after log lines: EBUSY during a transition, or what a
         callback, ftrace, or a model that gives up returns."""
         transition, name = self._transition, patch_name(patch)
-        if transition.patch is not None:
+        if self._universes.patch is not None:
             raise OSError(errno.EBUSY, "a transition is under way")
         self._messages.pr_notice(f"enabling patch '{name}'")
         transition.klp_init_transition(patch, KLP_PATCHED)
@@ -89,7 +90,7 @@ class Core:
     async def klp_disable(self, patch: Struct) -> None:
         """``__klp_disable_patch``. Raises OSError(EBUSY) during a transition, or if a model gives up."""
         transition = self._transition
-        if transition.patch is not None:
+        if self._universes.patch is not None:
             raise OSError(errno.EBUSY, "a transition is under way")
         if self._abi.disabling:
             self._messages.pr_notice(self._abi.disabling.format(patch=patch_name(patch)))
@@ -121,6 +122,7 @@ class EnabledLifecycle:
         modules: Modules,
     ) -> None:
         self._space = common.space
+        self._universes = common.universes
         self._traps = common.base.traps
         self._core = core
         self._init = init
@@ -185,7 +187,7 @@ class EnabledLifecycle:
         async with self._klp_mutex.held():
             if bool(patch.enabled) == enabled:
                 raise OSError(errno.EINVAL, "already in the requested state")
-            if patch == self._transition.patch:
+            if patch == self._universes.patch:
                 await self._transition.klp_reverse_transition()
             elif not enabled:
                 await self._core.klp_disable(patch)

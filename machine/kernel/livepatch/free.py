@@ -65,7 +65,7 @@ class PatchFree:
                 self._space.list_del(obj.member_address_("node"))
                 self._kobjects.kobject_put(obj)
                 if obj.dynamic:
-                    self._klp_free_object_dynamic(obj)
+                    self.klp_free_object_dynamic(obj)
 
     def __klp_free_funcs(self, obj: Struct, *, nops_only: bool) -> None:
         for func in klp_for_each_func(self._space, obj):
@@ -73,13 +73,15 @@ class PatchFree:
                 self._space.list_del(func.member_address_("node"))
                 self._kobjects.kobject_put(func)
                 if func.nop:
-                    self._klp_free_func_nop(func)
+                    self.klp_free_func_nop(func)
 
-    def _klp_free_object_dynamic(self, obj: Struct) -> None:
+    def klp_free_object_dynamic(self, obj: Struct) -> None:
+        """Free an object that `replace.AtomicReplace` has allocated."""
         self._slab.free(int(obj.name))
         self._slab.free(obj.address_)
 
-    def _klp_free_func_nop(self, func: Struct) -> None:
+    def klp_free_func_nop(self, func: Struct) -> None:
+        """Free a nop."""
         self._slab.free(int(func.old_name))
         self._slab.free(func.address_)
 

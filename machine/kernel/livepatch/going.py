@@ -26,6 +26,7 @@ class GoingModules:
         free: PatchFree,
     ) -> None:
         self._space = common.space
+        self._universes = common.universes
         self._patches = common.patches
         self._functions = functions
         self._transition = transition
@@ -50,7 +51,7 @@ class GoingModules:
             obj = klp_find_module_object(self._space, patch, module)
             if obj is None:
                 continue
-            in_transition = patch == self._transition.patch
+            in_transition = patch == self._universes.patch
             if patch.enabled or in_transition:
                 if not in_transition:
                     await self._callbacks.klp_pre_unpatch_callback(obj)
@@ -65,7 +66,7 @@ class GoingModules:
         """Revert a patch whose own module goes while it is enabled: the init of the module has failed after
         ``klp_enable_patch``, or the module is removed by force. Linux would go on to run freed code."""
         self._messages.pr_warn(f"the module of patch '{patch_name(patch)}' goes, reverting it")
-        if patch == self._transition.patch:
+        if patch == self._universes.patch:
             await self._transition.klp_cancel_transition()
         patch.enabled = False
         await self._functions.klp_unpatch_objects(patch)

@@ -74,31 +74,33 @@ class PatchInit:
         if patch.replace:
             self._replace.klp_add_nops(patch)
         for obj in klp_for_each_object(self._space, patch):
-            self._klp_init_object(patch, obj)
+            self.klp_init_object(patch, obj)
         self._patches.add(patch)
 
-    def _klp_init_object(self, patch: Struct, obj: Struct) -> None:
+    def klp_init_object(self, patch: Struct, obj: Struct) -> None:
+        """Create the directories of an object, and complete it if it is loaded. Raises OSError."""
         name = object_name(obj)
         if klp_is_module(obj) and len(name) >= MODULE_NAME_LEN:
             raise OSError(errno.EINVAL, "module name too long")
         obj.patched = False
         obj.mod = 0
-        self._klp_find_object_module(obj)
+        self.klp_find_object_module(obj)
         files = self._attributes.klp_object_attrs(obj)
         self._kobjects.kobject_add(obj, patch, name, files)
         for func in klp_for_each_func(self._space, obj):
-            self._klp_init_func(obj, func)
+            self.klp_init_func(obj, func)
         if klp_is_object_loaded(obj):
             self._loaded.klp_init_object_loaded(patch, obj)
 
-    def _klp_find_object_module(self, obj: Struct) -> None:
+    def klp_find_object_module(self, obj: Struct) -> None:
         """Set ``obj->mod`` if the module is loaded, and neither coming nor going."""
         if klp_is_module(obj):
             module = self._modules.struct_of(object_name(obj))
             if module is not None and module.klp_alive:
                 obj.mod = module
 
-    def _klp_init_func(self, obj: Struct, func: Struct) -> None:
+    def klp_init_func(self, obj: Struct, func: Struct) -> None:
+        """Create the directory of a function. Raises OSError."""
         if not func.old_name or (not func.new_func and not func.nop):
             raise OSError(errno.EINVAL, "function without a name or a replacement")
         name = func.old_name.string()

@@ -75,7 +75,8 @@ class PatchedFunctions:
 
     # -- functions --------------------------------------------------------------------------------
 
-    async def _klp_patch_func(self, func: Struct, redirection: RedirectionName) -> None:
+    async def klp_patch_func(self, func: Struct, redirection: RedirectionName) -> None:
+        """Put a function on its stack. Raises OSError, after a log line."""
         space, old_func = self._space, int(func.old_func)
         ops = self.klp_find_ops(old_func)
         if ops is not None:
@@ -120,7 +121,8 @@ class PatchedFunctions:
         del self._ops_of[int(func.old_func)], self._redirection_of[int(func.old_func)]
         self._slab.free(ops.address_)
 
-    async def _klp_unpatch_func(self, func: Struct) -> None:
+    async def klp_unpatch_func(self, func: Struct) -> None:
+        """Take a function off its stack."""
         ops = self.klp_find_ops(func.old_func)
         if ops is None:
             return
@@ -138,7 +140,7 @@ class PatchedFunctions:
         """Put all functions of an object on their stacks, or none. Raises OSError, after a log line."""
         try:
             for func in klp_for_each_func(self._space, obj):
-                await self._klp_patch_func(func, redirection)
+                await self.klp_patch_func(func, redirection)
         except OSError:
             await self.klp_unpatch_object(obj)
             raise
@@ -151,7 +153,7 @@ class PatchedFunctions:
     async def __klp_unpatch_object(self, obj: Struct, *, nops_only: bool) -> None:
         for func in klp_for_each_func(self._space, obj):
             if func.patched and (func.nop or not nops_only):
-                await self._klp_unpatch_func(func)
+                await self.klp_unpatch_func(func)
         if obj.dynamic or not nops_only:
             obj.patched = False
 

@@ -39,19 +39,20 @@ class AtomicReplace:
         """Add the nops that a patch needs. Raises MemoryError."""
         for old_patch in self._patches:
             for old_obj in klp_for_each_object(self._space, old_patch):
-                self._klp_add_object_nops(patch, old_obj)
+                self.klp_add_object_nops(patch, old_obj)
 
-    def _klp_add_object_nops(self, patch: Struct, old_obj: Struct) -> None:
-        obj = self._klp_find_object(patch, old_obj)
+    def klp_add_object_nops(self, patch: Struct, old_obj: Struct) -> None:
+        """Add a nop for each function of ``old_obj`` that ``patch`` does not change. Raises MemoryError."""
+        obj = self.klp_find_object(patch, old_obj)
         if obj is None:
-            obj = self._klp_alloc_object_dynamic(old_obj, patch)
+            obj = self.klp_alloc_object_dynamic(old_obj, patch)
         # klp_find_func(), for all functions of old_obj at once.
         present = {_key(func) for func in klp_for_each_func(self._space, obj)}
         for old_func in klp_for_each_func(self._space, old_obj):
             if _key(old_func) not in present:
-                self._klp_alloc_func_nop(old_func, obj)
+                self.klp_alloc_func_nop(old_func, obj)
 
-    def _klp_find_object(self, patch: Struct, old_obj: Struct) -> Struct | None:
+    def klp_find_object(self, patch: Struct, old_obj: Struct) -> Struct | None:
         """Return the object of ``patch`` for the same module as ``old_obj``, or None."""
         name = object_name(old_obj)
         for obj in klp_for_each_object(self._space, patch):
@@ -59,7 +60,8 @@ class AtomicReplace:
                 return obj
         return None
 
-    def _klp_alloc_object_dynamic(self, old_obj: Struct, patch: Struct) -> Struct:
+    def klp_alloc_object_dynamic(self, old_obj: Struct, patch: Struct) -> Struct:
+        """Add an object for the same module as ``old_obj`` to a patch, and return it. Raises MemoryError."""
         obj = self._kzalloc("struct klp_object")
         if klp_is_module(old_obj):
             obj.name = self._kstrdup(object_name(old_obj))
@@ -67,7 +69,8 @@ class AtomicReplace:
         obj.dynamic = True
         return obj
 
-    def _klp_alloc_func_nop(self, old_func: Struct, obj: Struct) -> None:
+    def klp_alloc_func_nop(self, old_func: Struct, obj: Struct) -> None:
+        """Add a nop for ``old_func`` to an object. Raises MemoryError."""
         func = self._kzalloc("struct klp_func")
         func.old_name = self._kstrdup(old_func.old_name.string())
         func.old_sympos = old_func.old_sympos

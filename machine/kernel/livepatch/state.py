@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from klpfs.machine import limits
 from klpfs.machine.kernel.livepatch.common import Common
-from klpfs.machine.kernel.livepatch.transition import Transition
 from klpfs.machine.kernel.service import U64, Ptr, service
 from klpfs.machine.structs import Struct
 
@@ -16,14 +15,15 @@ from klpfs.machine.structs import Struct
 class States:
     """Finds the ``klp_state``s of patches."""
 
-    def __init__(self, common: Common, transition: Transition) -> None:
+    def __init__(self, common: Common) -> None:
         self._space = common.space
+        self._universes = common.universes
         self._traps = common.base.traps
         self._patches = common.patches
-        self._transition = transition
         self._warned = False
 
-    def _klp_for_each_state(self, patch: Struct) -> Iterator[Struct]:
+    def klp_for_each_state(self, patch: Struct) -> Iterator[Struct]:
+        """Yield the states of a patch. Raises limits.Endless."""
         states = patch.states
         if states:
             for i in range(limits.LIST):
@@ -33,17 +33,17 @@ class States:
             raise limits.Endless("the states of a patch")
 
     def _find(self, patch: Struct, id_: int) -> Struct | None:
-        return next((state for state in self._klp_for_each_state(patch) if state.id == id_), None)
+        return next((state for state in self.klp_for_each_state(patch) if state.id == id_), None)
 
     def klp_is_patch_compatible(self, patch: Struct) -> bool:
         """Return whether a patch can handle all states that the installed patches have changed."""
         return all(
-            self._klp_is_state_compatible(patch, old_state)
+            self.klp_is_state_compatible(patch, old_state)
             for old_patch in self._patches
-            for old_state in self._klp_for_each_state(old_patch)
+            for old_state in self.klp_for_each_state(old_patch)
         )
 
-    def _klp_is_state_compatible(self, patch: Struct, old_state: Struct) -> bool:
+    def klp_is_state_compatible(self, patch: Struct, old_state: Struct) -> bool:
         """Return whether a patch has the state in at least the same version. A patch that does not
         replace the others need not have it at all."""
         state = self._find(patch, old_state.id)
@@ -61,7 +61,7 @@ class States:
     def klp_get_prev_state(self, id_: U64) -> int:
         """Return the address of a state in the newest patch that has it and is older than the patch in
         transition, or 0."""
-        current = self._transition.patch
+        current = self._universes.patch
         if current is None:
             if not self._warned:
                 self._traps.warn("kernel/livepatch/state.c", 69, "klp_get_prev_state")

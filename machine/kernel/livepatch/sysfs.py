@@ -25,6 +25,7 @@ class Attributes:
 
     def __init__(self, common: Common, transition: Transition) -> None:
         self._patches = common.patches
+        self._universes = common.universes
         self._transition = transition
         self._klp_mutex = common.klp_mutex
         self._abi = common.abi
@@ -51,7 +52,7 @@ class Attributes:
 
     def transition_show(self, patch: Struct) -> str:
         """``1`` for the patch in transition; otherwise ``0``."""
-        return f"{int(patch == self._transition.patch)}\n"
+        return f"{int(patch == self._universes.patch)}\n"
 
     async def force_store(self, patch: Struct, data: bytes) -> None:
         """Force the transition of a patch. Raises OSError(EINVAL): the data is no boolean, or the patch
@@ -59,7 +60,7 @@ class Attributes:
         if not kstrtobool(data):
             return
         async with self._klp_mutex.held():
-            if patch != self._transition.patch:
+            if patch != self._universes.patch:
                 raise OSError(errno.EINVAL, "this patch is not in transition")
             self._transition.klp_force_transition()
 

@@ -21,7 +21,6 @@ from klpfs.machine.kernel.livepatch.consistency.universe import (
     KLP_PATCHED,
     KLP_UNDEFINED,
     KLP_UNPATCHED,
-    Universes,
 )
 from klpfs.machine.kernel.livepatch.objects import (
     klp_for_each_object,
@@ -50,14 +49,6 @@ class Transition(Protocol):
 
     `older.immediate.ImmediateTransition` is for kernels before 4.12.
     """
-
-    @property
-    def patch(self) -> Struct | None:
-        """``klp_transition_patch``: the patch in transition."""
-
-    @property
-    def target_state(self) -> int:
-        """``klp_target_state``: KLP_PATCHED, KLP_UNPATCHED, or KLP_UNDEFINED without a transition."""
 
     def klp_init_transition(self, patch: Struct, state: int) -> None:
         """Begin a transition of ``patch`` to ``state``. No task converts before `klp_start_transition`."""
@@ -90,7 +81,6 @@ class ConsistentTransition:
         self,
         common: Common,
         *,
-        universes: Universes,
         switches: Switches,
         consistency: Consistency,
         functions: PatchedFunctions,
@@ -102,7 +92,7 @@ class ConsistentTransition:
     ) -> None:
         self._space = common.space
         self._sched = common.base.sched
-        self._universes = universes
+        self._universes = common.universes
         self._switches = switches
         self._consistency = consistency
         self._patches = common.patches
@@ -130,16 +120,8 @@ class ConsistentTransition:
         self._reversing = debug(
             f"{_FILE}:582", "klp_reverse_transition", "'%s': reversing transition from %s"
         )
-        common.base.sched.on_fork.append(universes.klp_copy_process)
-        common.base.sched.on_leave_kernel.append(universes.klp_update_patch_state)
-
-    @property
-    def patch(self) -> Struct | None:
-        return self._universes.patch
-
-    @property
-    def target_state(self) -> int:
-        return self._universes.target_state
+        common.base.sched.on_fork.append(common.universes.klp_copy_process)
+        common.base.sched.on_leave_kernel.append(common.universes.klp_update_patch_state)
 
     def _current(self) -> tuple[Struct, str]:
         patch = self._universes.patch
@@ -179,7 +161,7 @@ class ConsistentTransition:
                 await self._give_up()
             tries += 1
             await self._wait()
-        await self._klp_complete_transition()
+        await self.klp_complete_transition()
         self._on_complete(patch)
 
     async def klp_transition_work_fn(self) -> None:
@@ -199,10 +181,11 @@ class ConsistentTransition:
         self._messages.pr_warn(f"'{name}': giving up {self._what()}")
         patch.enabled = not patch.enabled
         self._universes.target_state = 1 - self._universes.target_state
-        await self._klp_complete_transition()
+        await self.klp_complete_transition()
         raise OSError(errno.EBUSY, "functions that change are in use")
 
-    async def _klp_complete_transition(self) -> None:
+    async def klp_complete_transition(self) -> None:
+        """Clean up, and call the callbacks: every task and function is in the target state."""
         universes = self._universes
         patch, name = self._current()
         target, what = universes.target_state, self._what()
@@ -213,10 +196,10 @@ class ConsistentTransition:
             await self._replace.klp_discard_nops(patch)
         if target == KLP_UNPATCHED:
             await self._functions.klp_unpatch_objects(patch)
-            await self._klp_synchronize_transition()
+            await self.klp_synchronize_transition()
         universes.set_transition(False)
         if target == KLP_PATCHED:
-            await self._klp_synchronize_transition()
+            await self.klp_synchronize_transition()
         universes.set_patch_states(KLP_UNDEFINED)
         for obj in klp_for_each_object(self._space, patch):
             if klp_is_object_loaded(obj):
@@ -229,7 +212,7 @@ class ConsistentTransition:
         universes.patch = None
         universes.changed()
 
-    async def _klp_synchronize_transition(self) -> None:
+    async def klp_synchronize_transition(self) -> None:
         """Wait until no task is in ``klp_ftrace_handler``. The kernel runs an empty function,
         ``klp_sync``, on each CPU; there is one CPU here, and a grace period does."""
         await self._sched.synchronize_rcu()
@@ -241,7 +224,7 @@ class ConsistentTransition:
         self._canceling(name)
         self._universes.target_state = KLP_UNPATCHED
         self._universes.clear_pending()
-        await self._klp_complete_transition()
+        await self.klp_complete_transition()
 
     async def klp_reverse_transition(self) -> None:
         patch, name = self._current()
@@ -251,7 +234,7 @@ class ConsistentTransition:
         patch.enabled = not patch.enabled
         self._universes.target_state = 1 - self._universes.target_state
         self._universes.clear_pending()
-        await self._klp_synchronize_transition()
+        await self.klp_synchronize_transition()
         self.klp_start_transition()
 
     def klp_force_transition(self) -> None:

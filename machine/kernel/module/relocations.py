@@ -51,7 +51,7 @@ class KlpRelocations:
         (a relocation that cannot be applied).
         """
         for section in self._sections(module, objname):
-            self._klp_apply_section_relocs(module, section, objname)
+            self.klp_apply_section_relocs(module, section, objname)
 
     def _sections(self, module: LoadedModule, objname: str) -> Iterator[Section]:
         for section in module.elf.relocation_sections():
@@ -62,10 +62,11 @@ class KlpRelocations:
                 if found[1] == objname:
                     yield section
 
-    def _klp_apply_section_relocs(
+    def klp_apply_section_relocs(
         self, module: LoadedModule, section: Section, objname: str
     ) -> None:
-        self._klp_resolve_symbols(module, section, objname)
+        """Apply the relocations of one section."""
+        self.klp_resolve_symbols(module, section, objname)
         try:
             apply_relocations(
                 module.name,
@@ -81,7 +82,7 @@ class KlpRelocations:
             raise OSError(error.errno, str(error)) from None
         self._applied.setdefault(module, set()).add(section.index)
 
-    def _klp_resolve_symbols(self, module: LoadedModule, section: Section, objname: str) -> None:
+    def klp_resolve_symbols(self, module: LoadedModule, section: Section, objname: str) -> None:
         """Set the values of all symbols that the relocations of a section refer to."""
         for relocation in module.elf.relocations(section):
             index = relocation.symbol

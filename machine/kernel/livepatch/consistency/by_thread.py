@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from klpfs.machine.kernel.livepatch.common import Messages
 from klpfs.machine.kernel.livepatch.consistency.leaving import Blocker, Condition
 from klpfs.machine.kernel.livepatch.consistency.switch import Switch
 from klpfs.machine.kernel.livepatch.consistency.universe import Universes
-from klpfs.machine.kernel.livepatch.messages import Messages
 from klpfs.machine.kernel.sched.core import Task, TaskState
 from klpfs.machine.kernel.sched.freezer import Freezer
 
@@ -33,11 +33,11 @@ class ByThread(Switch):
     async def attempt(self) -> bool:
         blocker = self._condition()
         converted = [
-            self._klp_try_switch_task(task, blocker) for task in self._universes.remaining()
+            self.klp_try_switch_task(task, blocker) for task in self._universes.remaining()
         ]
         return all(converted)
 
-    def _klp_try_switch_task(self, task: Task, blocker: Blocker) -> bool:
+    def klp_try_switch_task(self, task: Task, blocker: Blocker) -> bool:
         """Convert a task if it may. With ``klp_check_and_switch_task``, which the kernel calls while the task
         cannot run; here no other task runs anyway."""
         reason = blocker(task)
@@ -49,10 +49,10 @@ class ByThread(Switch):
 
     def attempt_failed(self) -> None:
         if self._klp_signals_cnt and not self._klp_signals_cnt % SIGNALS_TIMEOUT:
-            self._klp_send_signals()
+            self.klp_send_signals()
         self._klp_signals_cnt += 1
 
-    def _klp_send_signals(self) -> None:
+    def klp_send_signals(self) -> None:
         """Wake the remaining tasks that sleep interruptibly."""
         if self._klp_signals_cnt == SIGNALS_TIMEOUT:
             self._messages.pr_notice("signaling remaining tasks")

@@ -7,8 +7,8 @@ import errno
 from collections.abc import Callable, Sequence
 
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject
+from klpfs.machine.kernel.livepatch.common import Messages
 from klpfs.machine.kernel.livepatch.consistency import DEFAULT, Model, parse, split
-from klpfs.machine.kernel.livepatch.messages import Messages
 from klpfs.machine.structs import Struct
 
 ANY = "any"

@@ -9,7 +9,6 @@ stops it, and takes back the calls of tasks that end before they return.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.sched.core import Task
@@ -17,6 +16,7 @@ from klpfs.machine.kernel.sched.stacktrace import StackTrace
 from klpfs.machine.kernel.service import service
 from klpfs.machine.kernel.trace import ftrace
 from klpfs.machine.kernel.trace.ftrace import Ftrace
+from klpfs.machine.structs import Struct
 
 
 class Counter:
@@ -41,7 +41,7 @@ class Counter:
         self.on_zero: Callable[[], None] | None = None
         """Called when the last call that was counted returns."""
         if self._handler is not None:
-            self._refcount: Any = computer.variable("struct klp_refcount", "klp_refcount")
+            self._refcount: Struct = computer.variable("struct klp_refcount", "klp_refcount")
             base.sched.on_release.append(self._task_ended)
 
     @property
@@ -99,7 +99,7 @@ class Counter:
                 return int(call.return_address)
         return 0
 
-    def _calls(self) -> list[Any]:
+    def _calls(self) -> list[Struct]:
         calls, at = [], self._refcount.calls
         while at:
             calls.append(self._space.view("struct klp_counted_call", int(at)))
@@ -125,5 +125,6 @@ class Counter:
 
     @service("klp_refcount_zero")
     def klp_refcount_zero(self) -> None:
+        """Call ``on_zero``."""
         if self.on_zero is not None:
             self.on_zero()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 
+from klpfs.machine.kernel.livepatch.common import Messages
 from klpfs.machine.kernel.livepatch.consistency import Model
 from klpfs.machine.kernel.livepatch.consistency.by_function import ByFunction
 from klpfs.machine.kernel.livepatch.consistency.by_kernel import ByKernel, ByRefcount, Step, Stops
@@ -23,7 +24,6 @@ from klpfs.machine.kernel.livepatch.consistency.leaving import Condition, Leavin
 from klpfs.machine.kernel.livepatch.consistency.refcount import Counter
 from klpfs.machine.kernel.livepatch.consistency.switch import KeepOut, Switch
 from klpfs.machine.kernel.livepatch.consistency.universe import Universes
-from klpfs.machine.kernel.livepatch.messages import Messages
 from klpfs.machine.kernel.livepatch.patch import PatchedFunctions
 from klpfs.machine.kernel.sched.freezer import Freezer
 

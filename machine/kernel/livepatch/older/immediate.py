@@ -27,14 +27,6 @@ class ImmediateTransition:
         self._patch: Struct
         self._state = KLP_UNDEFINED
 
-    @property
-    def patch(self) -> Struct | None:
-        return None
-
-    @property
-    def target_state(self) -> int:
-        return KLP_UNDEFINED
-
     def klp_init_transition(self, patch: Struct, state: int) -> None:
         self._patch, self._state = patch, state
 

@@ -30,9 +30,9 @@ class OldLoadedObjects:
     def klp_init_object_loaded(self, patch: Struct, obj: Struct) -> None:
         self._relocations.klp_write_object_relocations(patch, obj)
         for func in klp_for_each_func(self._computer.space, obj):
-            func.old_func = self._klp_find_verify_func_addr(obj, func)
+            func.old_func = self.klp_find_verify_func_addr(obj, func)
 
-    def _klp_find_verify_func_addr(self, obj: Struct, func: Struct) -> int:
+    def klp_find_verify_func_addr(self, obj: Struct, func: Struct) -> int:
         """Return the address of a function: ``old_addr``, which must be right, or that of its only
         symbol. Raises OSError(EINVAL), after a log line."""
         name = func.old_name.string()

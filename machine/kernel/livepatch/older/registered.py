@@ -45,6 +45,7 @@ class RegisteredLifecycle:
         parse_enabled: ParseEnabled,
     ) -> None:
         self._space = common.space
+        self._universes = common.universes
         self._printk = common.base.printk
         self._traps = common.base.traps
         self._core = core
@@ -104,8 +105,8 @@ class RegisteredLifecycle:
         """Free a disabled patch. Raises OSError: EINVAL (not registered), EBUSY (enabled or in
         transition)."""
         async with self._klp_mutex.held():
-            patch = self._klp_is_patch_registered(address)
-            if patch.enabled or patch == self._transition.patch:
+            patch = self.klp_is_patch_registered(address)
+            if patch.enabled or patch == self._universes.patch:
                 raise OSError(errno.EBUSY, "the patch is enabled")
             self._free.klp_free_patch(patch)
         return 0
@@ -115,7 +116,7 @@ class RegisteredLifecycle:
         """Enable a registered patch. Raises OSError: EINVAL (not registered, or enabled), EBUSY (the
         patch under it is disabled, or a transition is under way), or what prevents it."""
         async with self._klp_mutex.held():
-            patch = self._klp_is_patch_registered(address)
+            patch = self.klp_is_patch_registered(address)
             if patch.enabled:
                 self._traps.warn("kernel/livepatch/core.c", 375, "__klp_enable_patch")
                 raise OSError(errno.EINVAL, "the patch is enabled")
@@ -127,7 +128,7 @@ class RegisteredLifecycle:
         """Disable a registered patch. Raises OSError: EINVAL (not registered, or disabled), EBUSY (the
         patch on top of it is enabled, or a transition is under way)."""
         async with self._klp_mutex.held():
-            patch = self._klp_is_patch_registered(address)
+            patch = self.klp_is_patch_registered(address)
             if not patch.enabled:
                 raise OSError(errno.EINVAL, "the patch is not enabled")
             await self._disable(patch)
@@ -138,17 +139,17 @@ class RegisteredLifecycle:
         Raises OSError: EINVAL (no number of these, or no change), EBUSY."""
         enabled = self._parse_enabled(data)
         async with self._klp_mutex.held():
-            self._klp_is_patch_registered(patch.address_)
+            self.klp_is_patch_registered(patch.address_)
             if bool(patch.enabled) == enabled:
                 raise OSError(errno.EINVAL, "already in the requested state")
-            if patch == self._transition.patch:
+            if patch == self._universes.patch:
                 await self._transition.klp_reverse_transition()
             elif enabled:
                 await self._enable(patch)
             else:
                 await self._disable(patch)
 
-    def _klp_is_patch_registered(self, address: int) -> Struct:
+    def klp_is_patch_registered(self, address: int) -> Struct:
         """Return the registered patch at an address. Raises OSError(EINVAL) if there is none."""
         for patch in self._patches:
             if patch.address_ == address:
@@ -164,7 +165,7 @@ class RegisteredLifecycle:
         return patches[at - 1], patches[at + 1]
 
     async def _enable(self, patch: Struct) -> None:
-        if self._transition.patch is not None:
+        if self._universes.patch is not None:
             raise OSError(errno.EBUSY, "a transition is under way")
         below, _ = self._neighbours(patch)
         if below is not None and not below.enabled:

@@ -32,7 +32,7 @@ class StructRelocations:
         i = 0
         while (reloc := obj.relocs[i]).name:
             self._resolve(patch, obj, reloc)
-            self._klp_write_module_reloc(patch.mod.core_layout, reloc)
+            self.klp_write_module_reloc(patch.mod.core_layout, reloc)
             i += 1
 
     def _resolve(self, patch: Struct, obj: Struct, reloc: Struct) -> None:
@@ -45,7 +45,8 @@ class StructRelocations:
         else:
             reloc.val = self._modules.find_export(name) or find(patch_name(patch), name, 0)
 
-    def _klp_write_module_reloc(self, core: Struct, reloc: Struct) -> None:
+    def klp_write_module_reloc(self, core: Struct, reloc: Struct) -> None:
+        """Write one relocation; it must be in ``core``, the memory of the module. Raises OSError(EINVAL)."""
         value, size = reloc.val + reloc.addend, 4
         if reloc.type == _R_X86_64_NONE:
             return

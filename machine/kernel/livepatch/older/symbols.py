@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from klpfs.machine.kernel.livepatch.messages import Messages
+from klpfs.machine.kernel.livepatch.common import Messages
 from klpfs.machine.symbols import SymbolTable
 
 
