@@ -67,7 +67,10 @@ def test_every_function_has_a_place(names: set[str], file: str) -> None:
 @pytest.mark.parametrize("file", FUNCTIONS)
 def test_the_list_is_that_of_the_kernel(linux_source: Path, file: str) -> None:
     """Definitions at the beginning of a line, whose body begins at the beginning of a line."""
-    text = (linux_source / "kernel" / "livepatch" / file).read_text()
+    source = linux_source / "kernel" / "livepatch" / file
+    if not source.exists():
+        pytest.skip(f"no {source}")
+    text = source.read_text()
     definition = re.compile(
         r"^(?:\w[\w \t*]*?[ *])?(\w+)\((?:[^;{}()]|\([^()]*\))*\)\s*^\{", re.MULTILINE
     )

@@ -40,8 +40,8 @@ class PatchFree:
     # -- objects and functions --------------------------------------------------------------------
 
     def klp_free_object_loaded(self, patch: Struct, obj: Struct) -> None:
-        """Undo ``klp_init_object_loaded``, so that the module can be loaded again. With
-        ``klp_clear_object_relocs``, which Linux has since 6.3."""
+        """Undo ``klp_init_object_loaded``, so that the module can be loaded again. Linux
+        calls ``klp_clear_object_relocs`` here since 6.3."""
         if self._abi.clears_relocations:
             self._modules.klp_clear_object_relocs(int(patch.mod), object_name(obj))
         obj.mod = 0

@@ -65,7 +65,9 @@ class GoingModules:
     async def _abandon(self, patch: Struct) -> None:
         """Revert a patch whose own module goes while it is enabled: the init of the module has failed after
         ``klp_enable_patch``, or the module is removed by force. Linux would go on to run freed code."""
-        self._messages.pr_warn(f"the module of patch '{patch_name(patch)}' goes, reverting it")
+        self._messages.pr_warn(
+            f"module of patch '{patch_name(patch)}' is unloaded, reverting the patch"
+        )
         if patch == self._universes.patch:
             await self._transition.klp_cancel_transition()
         patch.enabled = False

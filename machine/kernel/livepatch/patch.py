@@ -101,8 +101,8 @@ class PatchedFunctions:
         present = self._redirection_of[int(func.old_func)]
         if present != redirection:
             self._messages.pr_err(
-                f"function '{func.old_name.string()}' is redirected by {present}, "
-                f"no patch can redirect it by {redirection}"
+                f"function '{func.old_name.string()}' is redirected by {present} "
+                f"and cannot be redirected by {redirection}"
             )
             raise OSError(errno.EBUSY, "redirected in another way")
 

@@ -38,7 +38,7 @@ class ByThread(Switch):
         return all(converted)
 
     def klp_try_switch_task(self, task: Task, blocker: Blocker) -> bool:
-        """Convert a task if it may. With ``klp_check_and_switch_task``, which the kernel calls while the task
+        """Convert a task if it may. The kernel calls ``klp_check_and_switch_task`` to do so while the task
         cannot run; here no other task runs anyway."""
         reason = blocker(task)
         if reason:

@@ -63,8 +63,8 @@ class Consistency:
                     f"consistency model '{model.name}': {self._unavailable(model)}"
                 )
         self._messages.pr_err(
-            f"patch '{name}' is willing to use {_names(accepted) or 'no model that there is'}, "
-            f"allowed is {self._allowed_text()}: no consistency model in common"
+            f"patch '{name}': no consistency model in common: it accepts "
+            f"{_names(accepted) or 'none'}, the administrator allows {self._allowed_text()}"
         )
         raise OSError(errno.EINVAL, "no consistency model in common")
 
@@ -74,7 +74,7 @@ class Consistency:
             try:
                 models.append(parse(word))
             except ValueError:
-                self._messages.pr_warn(f"patch '{name}': there is no consistency model '{word}'")
+                self._messages.pr_warn(f"patch '{name}': unknown consistency model '{word}'")
         return models
 
     def _is_allowed(self, model: Model) -> bool:
@@ -100,7 +100,7 @@ class Consistency:
         try:
             return parse(text)
         except ValueError:
-            self._messages.pr_err(f"there is no consistency model '{text}'")
+            self._messages.pr_err(f"unknown consistency model '{text}'")
             raise OSError(errno.EINVAL, "no such model") from None
 
     def _allowed_text(self) -> str:
@@ -122,7 +122,7 @@ class Consistency:
     async def _allowed_store(self, data: bytes) -> None:
         names = split(_text(data))
         if not names:
-            self._messages.pr_err(f"'{ANY}' or a list of consistency models is wanted")
+            self._messages.pr_err(f"expected '{ANY}' or a list of consistency models")
             raise OSError(errno.EINVAL, "no model")
         self.allowed = None if names == [ANY] else [self._parse(name) for name in names]
 
