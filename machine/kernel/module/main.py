@@ -100,6 +100,12 @@ class Modules:
         placed = (module for module in self._modules.values() if module.placed)
         return next((module for module in placed if module.struct.address_ == address), None)
 
+    def modinfo(self, address: int, tag: str) -> str | None:
+        """Return the value of a tag in the modinfo of the module whose struct module is at ``address``, or
+        None."""
+        module = self.at(address)
+        return module.modinfo(tag) if module is not None else None
+
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
         """``resolve_symbol``: return the export ``name`` for the module ``user``, which gets a reference to
         the module that exports it. Returns None if there is no export that ``user`` may use. Raises
