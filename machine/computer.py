@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from klpfs.machine.adapter import Adapter
 from klpfs.machine.btf import Types
 from klpfs.machine.cpu import Cpu
 from klpfs.machine.extents import Extents
@@ -56,6 +57,8 @@ class Computer:
         self.per_cpu_area = Extents(linked, linked + PERCPU_MODULE_RESERVE if linked else 0)
         """What is free behind them for the per-CPU variables of modules, by the addresses these are
         linked at; nothing in an image whose variables are in place."""
+        self.adapter = Adapter(self.space, self.symbols, self.per_cpu_offset)
+        """The names of members and symbols that are not the same in all kernels."""
         self.cpu = Cpu(
             self.memory, gs_base=self.per_cpu_offset, slice_instructions=slice_instructions
         )

@@ -51,6 +51,13 @@ class _Codec(NamedTuple):
     store: Callable[[int, Any], None]
 
 
+class Field(NamedTuple):
+    """A member of a struct by its path, wherever it is in that struct."""
+
+    get: Callable[[Struct], Any]
+    set: Callable[[Struct, Any], None]
+
+
 class _View:
     """Something at an address."""
 
@@ -286,6 +293,16 @@ class Space:
         """``address`` as a pointer to that type."""
         ctype = self.types[name] if isinstance(name, str) else name
         return self._pointer_class(ctype)(_address(address))
+
+    def field(self, name: str, path: str) -> Field:
+        """What ``path`` (``"a.b[3].c"``) names in the structs of that type. Raises LookupError if it is
+        not there, BtfError for a bitfield."""
+        offset, ctype = self.types.locate(self.types[name], path)
+        load, store = self._codec(ctype)
+        return Field(
+            lambda view: load(view.address_ + offset),
+            lambda view, value: store(view.address_ + offset, value),
+        )
 
     def container_of(self, address: int | _View, name: str, member: str) -> Any:
         """The struct of that type whose ``member`` is at ``address``."""

@@ -142,7 +142,9 @@ class Kernel:
         )
         at_once = abi.life is Life.REGISTERED_AT_ONCE
         default = PRESETS["3.20"] if at_once else DEFAULT
-        consistency = Consistency(self.printk, self.switches.unavailable, self._modinfo, default)
+        consistency = Consistency(
+            self.printk, self.switches.unavailable, self.modules.modinfo, default
+        )
         transition = (
             AtOnce(self.sched, redirection)
             if at_once
@@ -191,10 +193,6 @@ class Kernel:
 
     def _retry_transition(self) -> None:
         self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)
-
-    def _modinfo(self, module: int, tag: str) -> str | None:
-        found = self.modules.at(module)
-        return found.modinfo(tag) if found is not None else None
 
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""

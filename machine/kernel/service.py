@@ -95,10 +95,13 @@ class Services:
         native: tuple[str, ...] = getattr(provider, "native", ())
         stubs = self._computer.image.stubs
         for mark, attribute in marked(type(provider)):
-            address = self._function(mark.name)
-            if address is None or mark.name.startswith(native) or stubs and address not in stubs:
+            if mark.name.startswith(native):
                 continue
-            self._bind(mark, address, getattr(provider, attribute))
+            for name in self._computer.adapter.functions(mark.name):
+                address = self._function(name)
+                if address is not None and (not stubs or address in stubs):
+                    method = getattr(provider, attribute)
+                    self._bind(name, address, method, prologue=mark.prologue)
         return provider
 
     def _function(self, name: str) -> int | None:
@@ -106,13 +109,15 @@ class Services:
         export = self._computer.image.exports.get(name)
         return export.addr if export is not None else self._computer.symbols.lookup(name)
 
-    def _bind(self, mark: Marked, function: int, method: Callable[..., Any]) -> None:
+    def _bind(
+        self, name: str, function: int, method: Callable[..., Any], *, prologue: Prologue | None
+    ) -> None:
         computer = self._computer
         address = function
         if function in self._sites:  # behind it, so that the function can be traced as ever
             address += len(TRAP)
-        if mark.prologue is not None:
-            address = self._go_through(mark.name, address, mark.prologue)
+        if prologue is not None:
+            address = self._go_through(name, address, prologue)
         read_arguments = _argument_reader(computer, method)
         if inspect.iscoroutinefunction(method):
 
@@ -135,7 +140,7 @@ class Services:
             computer.cpu.set_trap(address, serve)
         computer.memory.write(address, TRAP)
         computer.cpu.code_changed(address, len(TRAP))
-        self.bound.add(mark.name)
+        self.bound.add(name)
 
     def _go_through(self, name: str, function: int, prologue: Prologue) -> int:
         """Put a jump to the prologue at ``function``. Returns the address of the trap that it calls."""

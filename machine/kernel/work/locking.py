@@ -88,7 +88,7 @@ class Locking:
         self._sched = base.sched
         self._printk = base.printk
         self._lines = _Lines()
-        preempt_rt = "rtmutex" in computer.space.types["struct mutex"].fields
+        preempt_rt = computer.adapter.find("mutex.rtmutex") is not None
         self.native = _RT_MUTEXES if preempt_rt else ()
         """Beginnings of the names of functions that the kernel itself is to run: with PREEMPT_RT its
         locks are rt_mutexes, and what these need from here is to sleep and to be woken."""

@@ -576,7 +576,6 @@ class Workqueues:
             self._insert_work(queue.inactive.popleft())
 
     @service("__flush_workqueue")
-    @service("flush_workqueue", embedded=False)
     async def flush_workqueue(self, address: Ptr) -> None:
         """Wait for all that is queued now."""
         for item in list(self._at(address).items):
