@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All services of one kernel, put together in the order in which they stand on each other."""
+"""All services of one kernel, put together in the order in which they depend on each other."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Kernel:
         self.workqueues = self.work.workqueues
         self.watchdog = build_oops(base, timers=self.work.timers).watchdog
         self.proc = base.services.offer(Proc(base, self.user))
-        loader = build_module_loader(
+        self.module_loader = loader = build_module_loader(
             base,
             trace=self.trace,
             dyndbg=self.dyndbg,
