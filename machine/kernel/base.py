@@ -23,9 +23,9 @@ from klpfs.machine.kernel.trace.text import Text
 class Base:
     """What a subsystem gets as its first argument.
 
-    Nothing in here depends on a subsystem that is built later. What is built later and has to be told of
-    something subscribes: see the lists of `Slab`, `Scheduler` and `Traps`. ``services`` binds methods that
-    are marked with `service.service` to functions of the kernel image.
+    Nothing in here depends on a subsystem that is built later. A subsystem that must be told of something
+    subscribes to it: see the lists of `Slab`, `Scheduler` and `Traps`. ``services`` binds methods that are
+    marked with `service.service` to functions of the kernel image.
     """
 
     computer: Computer

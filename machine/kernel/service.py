@@ -88,8 +88,8 @@ class Services:
         """Bind every service that ``provider`` has and the kernel image has a place for. Returns
         ``provider``.
 
-        What begins with one of ``provider.native``, if it has that, is left to the kernel; in an image with
-        stubs, so is every function that is not one of them.
+        Functions whose names begin with one of ``provider.native`` are left to the kernel. In an image with
+        stubs, so are all functions that are not stubs.
         """
         native: tuple[str, ...] = getattr(provider, "native", ())
         stubs = self._computer.image.stubs
