@@ -82,7 +82,7 @@ class Kernel:
         self.workqueues = self.work.workqueues
         self.watchdog = build_oops(base, timers=self.work.timers).watchdog
         self.proc = base.services.offer(Proc(base, self.user))
-        loader = build_module_loader(
+        self.module_loader = loader = build_module_loader(
             base,
             trace=self.trace,
             dyndbg=self.dyndbg,
