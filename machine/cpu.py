@@ -84,7 +84,7 @@ class Stop(NamedTuple):
 _EXIT_CHECK = re.compile(rb"\x48\x8b\xb7....\x80\xbe(....)\x00", re.DOTALL)
 """The start of unicorn's ``check_exit_request``: ``if (tcg_ctx->uc->no_exit_request) return;``."""
 _INSTRUCTIONS_PER_SLICE = 50_000
-"""The length of slices if this unicorn cannot be stopped between blocks only."""
+"""The length of a slice in instructions, if unicorn cannot be stopped between blocks only."""
 
 
 def _stop_between_blocks_only(uc: Any) -> bool:

@@ -476,7 +476,7 @@ def test_an_interactive_shell(real_time: Machine, run: Run) -> None:
     expect("ready> ")
     say("fg\n")
     expect("sleep 100")
-    time.sleep(0.3)  # it prints this before it stops
+    time.sleep(0.3)  # the shell prints this before it continues the job
     say("\x03")  # ^C
     expect("ready> ")
     say("echo st${x}atus $?\n")

@@ -73,7 +73,8 @@ class Image:
     init: range = range(0)
     """The addresses from ``__init_begin`` to ``__init_end``, which a booted kernel has freed. They
     are loaded all the same, as code in them may be needed: static_cpu_has() goes through
-    .altinstr_aux until alternatives are applied. No ftrace site is in them."""
+    .altinstr_aux until alternatives are applied. No ftrace site is in them. It is empty if nothing
+    is freed."""
 
 
 _KERNEL_SYMBOL = struct.Struct("<iii")
