@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many processes that use one mount: they read, list, stat and write while modules are loaded and
-removed and patches are enabled and disabled, and some are killed. ``scripts/stress`` runs this for
-long.
+"""Many processes at one machine: they read, list, stat and write while modules come and go and patches
+flip, and some are killed. See ``scripts/stress``.
 
-There must be no error but those that the kernel would give (`EXPECTED`), no process may hang, and
-the daemon must not grow after a while.
+What must hold: no error but those that the kernel would give (`EXPECTED`), every process gets on, and the
+daemon does not grow once it is warm.
 """
 
 from __future__ import annotations

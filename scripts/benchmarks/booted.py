@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -182,7 +181,7 @@ def to_first_cat(bench: Bench, vmlinuz: Path | None, kind: str) -> float:
     if kind == "cold":
         variables["XDG_CACHE_HOME"] = str(new_directory(bench, "cache"))
     mountpoint = new_directory(bench, "start")
-    klpfs = [sys.executable, "-m", "klpfs"]
+    klpfs = environment.klpfs()
     options = ["--kernel", str(vmlinuz)] if vmlinuz else []
     begin = time.monotonic()
     subprocess.run([*klpfs, "mount", *options, str(mountpoint)], env=variables, check=True)
@@ -237,7 +236,7 @@ def sample(bench: Bench) -> Iterator[Figure]:
 def under_klpfs(bench: Bench, script: str) -> str:
     """Run a script under ``klpfs run``, and return what it prints."""
     modules = new_directory(bench, "sample")
-    klpfs = [sys.executable, "-m", "klpfs"]
+    klpfs = environment.klpfs()
     subprocess.run([*klpfs, "build", "-q", "-o", str(modules), str(environment.SAMPLE)], check=True)
     command = [
         *klpfs,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from klpfs_scripts.environment import klpfs
 from klpfs_scripts.qemu import Qemu, QemuError
 
 from comparison.stories import StoryFile
@@ -19,7 +20,7 @@ from comparison.stories import StoryFile
 if TYPE_CHECKING:
     from klpfs_scripts.progress import Progress
 
-STORY_SECONDS = 300
+STORY_SECONDS = 180
 """The time after which a story is given up."""
 
 
@@ -62,8 +63,8 @@ class KlpfsSide:
     """
 
     def __init__(self, python: str, machine: Sequence[str], modules: Path) -> None:
-        run = ["klpfs", "run", *machine, "--modules", str(modules)]
-        self._command = [python, "-m", *run, "--", "bash", "-c"]
+        run = [*klpfs(python), "run", *machine, "--modules", str(modules)]
+        self._command = [*run, "--", "bash", "-c"]
 
     def run(self, story: StoryFile) -> Run:
         start = time.monotonic()

@@ -19,6 +19,11 @@ SAMPLE = ROOT / "tests/modules/livepatch-sample.c"
 """The source of the sample patch."""
 
 
+def klpfs(python: str = sys.executable) -> list[str]:
+    """Return the command of klpfs. No module in the working directory can take the place of its own."""
+    return [python, "-P", "-m", "klpfs"]
+
+
 def set_up(*packages: str) -> str:
     """Install klpfs, and Debian's ``packages``, where they are missing.
 
