@@ -54,6 +54,11 @@ ALWAYS = (
         ((r"^POINTER \? ", "ADDRESS ? "),),
     ),
     Expected(
+        "klpfs has no random numbers for the key with which %p hashes pointers.",
+        KLPFS,
+        ((r"\(____ptrval____\)", "POINTER"),),
+    ),
+    Expected(
         "Under klpfs run, a process is a task of the host's kernel, and has no patch_state.",
         KLPFS,
         ((r"^cat: /proc/self/patch_state: No such file or directory\n\(status 1\)$", "-1"),),
@@ -72,7 +77,7 @@ EMBEDDED = (
             "The sizes of functions and modules depend on the compiler.",
             side,
             (
-                (r"^(misbe\w+) \d+(?= 1 - Loading)", r"\1 SIZE"),
+                (r"^(misbe\w+|any_patc\w) \d+(?= \d+ - L)", r"\1 SIZE"),
                 (r"(?<=\+0x0)/0x[0-9a-f]+", "/SIZE"),
                 (r"(?<=\+ADDRESS)/0x[0-9a-f]+", "/SIZE"),
             ),
@@ -84,7 +89,7 @@ EMBEDDED = (
         QEMU,
         (
             (
-                r"^(<5>|5,N,N,-;)\S+: module verification failed: signature and/or required key .*\n",
+                r"^(<5>|5,N,N,-;|kern  :notice: |)\w+: module verification failed: signature and/or .*\n",
                 "",
             ),
             (r"^(--- tainted |kernel\.tainted = )(\d+)$", _as_if_signed),

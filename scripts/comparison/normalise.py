@@ -65,11 +65,6 @@ NORMALISATIONS = (
         "POINTER",
     ),
     Normalisation(
-        "%p prints this until there is enough randomness for the key of the hash.",
-        r"\(____ptrval____\)",
-        "POINTER",
-    ),
-    Normalisation(
         "The directory of a source file depends on where the module was built.",
         r"(?<= at )/\S+/(?=\w+\.c:\d)",
         "",

@@ -27,7 +27,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,14 +141,13 @@ class Qemu:
         work = Path(self._work.name)
         self._console = console or work / "console"
         self._buffer = b""
-        self._monitor: Monitor | None = None
         initramfs = work / "initramfs"
         try:
             contents: dict[str, Path | bytes] = {"/init": _INIT.encode()}
             if modules:
                 contents["/modules"] = modules
             make_initramfs(initramfs, {**contents, **(files or {})}, (*TOOLS.split(), *tools))
-            command = [
+            self._command = [
                 "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                 "-accel", accelerator, "-cpu", cpu, "-m", memory,
                 "-serial", f"file:{self._console}", "-serial", "stdio",
@@ -158,14 +157,12 @@ class Qemu:
                 *arguments,
             ]  # fmt: skip
             self.started = time.monotonic()
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = _popen(self._command)
         except BaseException:
             self._work.cleanup()
             raise
         try:
             self._until("ready", timeout, None)
-            if snapshots:
-                self._monitor = Monitor(work / "monitor")
         except BaseException:
             self.close()
             raise
@@ -179,14 +176,17 @@ class Qemu:
 
     def save(self) -> None:
         """Save the state of the computer, for `restore`. Raises `QemuError`."""
-        assert self._monitor is not None
-        self._monitor.command(f"savevm {_SNAPSHOT}")
+        with Monitor(Path(self._work.name, "monitor")) as monitor:
+            monitor.command(f"savevm {_SNAPSHOT}")
 
     def restore(self) -> None:
-        """Put the computer back into the state that was saved. Raises `QemuError`."""
-        assert self._monitor is not None
-        self._monitor.command(f"loadvm {_SNAPSHOT}")
-        self._drop_output()
+        """Put the computer back into the state that was saved.
+
+        This needs a new QEMU: in the same one, the time stamp counter would not go back (QEMU 7.2).
+        """
+        self._stop()
+        self._buffer = b""
+        self._process = _popen([*self._command, "-loadvm", _SNAPSHOT])
 
     def run(
         self, job: str, *, timeout: float = 600, on_output: Callable[[bytes], None] | None = None
@@ -211,14 +211,15 @@ class Qemu:
 
     def close(self) -> None:
         """Switch the computer off."""
-        if self._monitor is not None:
-            self._monitor.close()
+        self._stop()
+        self._work.cleanup()
+
+    def _stop(self) -> None:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()
-        self._work.cleanup()
 
     def __enter__(self) -> Qemu:
         return self
@@ -256,14 +257,6 @@ class Qemu:
             on_output(output[passed_on:])
         return output, found[1].decode()
 
-    def _drop_output(self) -> None:
-        """Forget what a job that is no more has printed."""
-        assert self._process.stdout is not None
-        self._buffer = b""
-        while select.select([self._process.stdout], [], [], 0)[0]:
-            if not os.read(self._process.stdout.fileno(), 65536):
-                raise self._error("QEMU has ended")
-
     def _error(self, what: str) -> QemuError:
         lines = (self._buffer.decode("utf-8", "replace") + self.console()).splitlines()[-30:]
         return QemuError("\n".join([f"{what}; the last lines:", *lines]))
@@ -272,6 +265,10 @@ class Qemu:
 # Snapshots
 
 _SNAPSHOT = "ready"
+
+
+def _popen(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def _snapshot_arguments(work: Path) -> list[str]:
@@ -304,8 +301,15 @@ class Monitor:
         if printed := self._execute("human-monitor-command", {"command-line": line}):
             raise QemuError(f"QEMU's {line}: {printed}")
 
-    def close(self) -> None:
-        """End the connection."""
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._file.close()
         self._socket.close()
 
