@@ -307,8 +307,8 @@ for kind, texts in ((READ_WRITE, BOOLEANS), (WRITE_ONLY, ZEROS)):
         operation(kind, name=f"{kind}: write {shown(text)}")(
             functools.partial(write_all, (text,), 0)
         )
-for texts in ((b"1", b"0"), (b"0\n", b"1\n"), (b"junk", b"1"), (b"1", b"junk"), (b"", b"1", b"")):
-    operation(READ_WRITE, name=f"write {texts}")(functools.partial(write_all, texts, 0))
+for several in ((b"1", b"0"), (b"0\n", b"1\n"), (b"junk", b"1"), (b"1", b"junk"), (b"", b"1", b"")):
+    operation(READ_WRITE, name=f"write {several}")(functools.partial(write_all, several, 0))
 for flag in ("O_APPEND", "O_TRUNC", "O_SYNC", "O_APPEND|O_TRUNC", "O_NONBLOCK"):
     operation(READ_WRITE, name=f"write with {flag}")(
         functools.partial(write_all, (b"1\n", b"0\n"), flags_of(flag))

@@ -38,8 +38,8 @@ def in_a_child(function: Callable[[], Any], uid: int = 0) -> Any:
             if uid:
                 become(uid)
             there.send((function(), None))
-        except BaseException as error:
-            there.send((None, error))
+        except BaseException as raised:
+            there.send((None, raised))
         finally:
             os._exit(0)
     there.close()

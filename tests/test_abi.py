@@ -373,8 +373,8 @@ def test_a_relocation_against_what_is_exported_or_in_the_patch(first: Patches) -
 
 
 def test_relocations_that_are_refused(first: Patches) -> None:
-    vmlinux = {"function": "cmdline_proc_show", "module": None}
-    first.patch("a", 0, **vmlinux, **relocation("saved_command_line", ".val = 8"))
+    saved = relocation("saved_command_line", ".val = 8")
+    first.patch("a", 0, function="cmdline_proc_show", module=None, **saved)
     first.patch("b", 0, **relocation("secret", "", type_=9))
     first.patch("c", 0, **relocation("secret", "", loc="&klp_register_patch"))
     first.patch("d", 0, **relocation("nowhere", ".external = 1"))

@@ -90,14 +90,16 @@ def test_a_module_for_another_kernel(machine: Machine, ko: Callable[..., Path]) 
     )
 
 
-def test_a_module_for_another_kernel_can_be_forced(klpfs_machine: Machine, ko) -> None:
+def test_a_module_for_another_kernel_can_be_forced(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
     other = with_modinfo(ko("livepatch-sample"), b"6.1.0-klpfs", b"5.9.0-klpfs")
     klpfs_machine.insmod(other, force=True)
     assert "livepatch_sample: bad vermagic: kernel tainted." in klpfs_machine.dmesg()
     assert klpfs_machine.read("sys/module/livepatch_sample/taint") == "FOK\n"
 
 
-def test_every_unknown_symbol_is_named(machine: Machine, ko) -> None:
+def test_every_unknown_symbol_is_named(machine: Machine, ko: Callable[..., Path]) -> None:
     text = module("int one(void), two(void);\nint init_module(void) { return one() + two(); }")
     with fails(errno.ENOENT):
         machine.insmod(ko("unknown", text))
@@ -110,7 +112,7 @@ def test_every_unknown_symbol_is_named(machine: Machine, ko) -> None:
     ]
 
 
-def test_gpl_symbols_are_for_gpl_modules(machine: Machine, ko) -> None:
+def test_gpl_symbols_are_for_gpl_modules(machine: Machine, ko: Callable[..., Path]) -> None:
     text = module(
         "extern int klp_enable_patch(void *);\nint init_module(void) { return klp_enable_patch(0); }",
         "Proprietary",
@@ -136,7 +138,7 @@ void cleanup_module(void) { }
 """)
 
 
-def test_parameters(klpfs_machine: Machine, ko) -> None:
+def test_parameters(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     machine = klpfs_machine
     machine.insmod(ko("params", PARAMETERS), "number=0x10", "word=two words", "unheard=1")
     directory = "sys/module/params/parameters"
@@ -153,7 +155,7 @@ def test_parameters(klpfs_machine: Machine, ko) -> None:
     machine.rmmod("params")
 
 
-def test_parameters_that_every_module_has(machine: Machine, ko) -> None:
+def test_parameters_that_every_module_has(machine: Machine, ko: Callable[..., Path]) -> None:
     control = "sys/kernel/debug/dynamic_debug/control"
     words = ("params.dyndbg=+p", "livepatch.dyndbg=+p", "async_probe", "dyndbg=wrong")
     machine.insmod(ko("params", PARAMETERS), *words)
@@ -166,7 +168,7 @@ def test_parameters_that_every_module_has(machine: Machine, ko) -> None:
     machine.rmmod("params")
 
 
-def test_a_name_with_a_slash_in_it(klpfs_machine: Machine, ko) -> None:
+def test_a_name_with_a_slash_in_it(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     machine = klpfs_machine
     sample = ko("livepatch-sample").read_bytes()
     machine.insmod(sample.replace(b"livepatch_sample", b"livepatch/sample"))
@@ -177,7 +179,7 @@ def test_a_name_with_a_slash_in_it(klpfs_machine: Machine, ko) -> None:
     machine.write("machine/rmmod", "livepatch/sample")  # rmmod(8) would take the name for a path
 
 
-def test_what_sysfs_has_of_a_module_s_sections(machine: Machine, ko) -> None:
+def test_what_sysfs_has_of_a_module_s_sections(machine: Machine, ko: Callable[..., Path]) -> None:
     machine.insmod(ko("params", PARAMETERS))
     text = machine.path("sys/module/params/sections/.text")
     assert text.stat().st_size == len(text.read_bytes()) == 19
@@ -187,13 +189,15 @@ def test_what_sysfs_has_of_a_module_s_sections(machine: Machine, ko) -> None:
     machine.rmmod("params")
 
 
-def test_an_invalid_parameter(machine: Machine, ko) -> None:
+def test_an_invalid_parameter(machine: Machine, ko: Callable[..., Path]) -> None:
     with fails(errno.EINVAL):
         machine.insmod(ko("params", PARAMETERS), "number=many")
     assert machine.dmesg()[-1] == "params: `many' invalid for parameter `number'"
 
 
-def test_loading_twice_and_unloading_what_is_not_there(klpfs_machine: Machine, ko) -> None:
+def test_loading_twice_and_unloading_what_is_not_there(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
     machine = klpfs_machine
     machine.insmod(ko("livepatch-sample"))
     with fails(errno.EEXIST):
@@ -205,7 +209,9 @@ def test_loading_twice_and_unloading_what_is_not_there(klpfs_machine: Machine, k
     assert machine.read("proc/cmdline") == "this has been live patched\n"
 
 
-def test_unloading_what_another_module_uses(klpfs_machine: Machine, ko) -> None:
+def test_unloading_what_another_module_uses(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
     machine = klpfs_machine
     machine.insmod(ko("below", module(
         "int below(void);\nint below(void) { return 3; }\nEXPORT_SYMBOL(below);\n"
@@ -223,7 +229,7 @@ def test_unloading_what_another_module_uses(klpfs_machine: Machine, ko) -> None:
     assert machine.read("proc/modules") == ""
 
 
-def test_an_init_that_fails(machine: Machine, ko) -> None:
+def test_an_init_that_fails(machine: Machine, ko: Callable[..., Path]) -> None:
     with fails(errno.ENODEV):
         machine.insmod(ko("refuses", module("int init_module(void) { return -19; }")))
 
@@ -249,15 +255,15 @@ def test_an_init_that_fails(machine: Machine, ko) -> None:
         ),
     ],
 )
-def test_patches_that_cannot_be(
-    machine: Machine, ko, patch: dict[str, str], number: int, line: str
+def test_invalid_patches(
+    machine: Machine, ko: Callable[..., Path], patch: dict[str, str], number: int, line: str
 ) -> None:
     with fails(number):
         machine.insmod(ko("wrong", PATCH.format(**patch)))
     assert line in machine.dmesg()
 
 
-def test_a_patch_that_does_not_say_so(machine: Machine, ko) -> None:
+def test_a_patch_that_does_not_say_so(machine: Machine, ko: Callable[..., Path]) -> None:
     text = PATCH.format(name="cmdline_proc_show", more="").replace("MODULE_INFO(livepatch", "//")
     with fails(errno.EINVAL):
         machine.insmod(ko("secret", text))
@@ -265,7 +271,9 @@ def test_a_patch_that_does_not_say_so(machine: Machine, ko) -> None:
 
 
 @pytest.mark.parametrize("text", ["2", "abc", "1\n", "0" * 5000 + "x", "-1", " 0"])
-def test_enabled_given_nonsense(klpfs_machine: Machine, ko, text: str) -> None:
+def test_invalid_values_for_enabled(
+    klpfs_machine: Machine, ko: Callable[..., Path], text: str
+) -> None:
     klpfs_machine.insmod(ko("livepatch-sample"))
     enabled = "sys/kernel/livepatch/livepatch_sample/enabled"
     if text.startswith("0"):  # sysfs reads a page of it, and kstrtobool its first letter
@@ -277,18 +285,18 @@ def test_enabled_given_nonsense(klpfs_machine: Machine, ko, text: str) -> None:
     assert klpfs_machine.read("proc/cmdline") == "this has been live patched\n"
 
 
-def test_enabled_given_nothing(klpfs_machine: Machine, ko) -> None:
+def test_an_empty_write_to_enabled(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     klpfs_machine.insmod(ko("livepatch-sample"))
     enabled = klpfs_machine.path("sys/kernel/livepatch/livepatch_sample/enabled")
     enabled.write_bytes(b"")
     assert enabled.read_text() == "1\n"
 
 
-def test_the_tree_belongs_to_the_kernel(klpfs_machine: Machine, ko) -> None:
+def test_the_tree_belongs_to_the_kernel(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     machine = klpfs_machine
     machine.insmod(ko("livepatch-sample"))
     patch = machine.path("sys/kernel/livepatch/livepatch_sample")
-    for number, attempt in [
+    attempts: list[tuple[int, Callable[[], object]]] = [
         (errno.EACCES, lambda: (patch / "transition").write_text("1")),
         (errno.EPERM, lambda: (patch / "more").mkdir()),
         (errno.EPERM, lambda: (patch / "enabled").unlink()),
@@ -296,13 +304,14 @@ def test_the_tree_belongs_to_the_kernel(klpfs_machine: Machine, ko) -> None:
         (errno.EPERM, lambda: os.link(patch / "enabled", patch / "other")),
         (errno.EACCES, lambda: (patch / "new").write_text("")),
         (errno.EPERM, lambda: patch.rmdir()),
-    ]:
+    ]
+    for number, attempt in attempts:
         with fails(number):
             attempt()
     assert machine.read("sys/kernel/livepatch/livepatch_sample/enabled") == "1\n"
 
 
-def test_an_oops_in_init(klpfs_machine: Machine, ko) -> None:
+def test_an_oops_in_init(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     machine = klpfs_machine
     oops = module(
         "static noinline void break_it(void) { *(volatile int *)8 = 1; }\n"

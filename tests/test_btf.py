@@ -48,7 +48,8 @@ def compiled(source: str, directory: Path) -> bytes:
     with path.with_suffix(".o").open("rb") as file:
         section = ELFFile(file).get_section_by_name(".BTF")
         assert section is not None
-        return section.data()
+        data: bytes = section.data()
+        return data
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ class Writer:
         return header + self.types + self.strings
 
 
-def test_sizes(types):
+def test_sizes(types: Types) -> None:
     assert types.sizeof("struct list_head") == 16
     assert types.sizeof("struct list_head *") == 8
     assert (
@@ -118,19 +119,19 @@ def test_sizes(types):
         ("numbers[5]", 156),
     ],
 )  # fmt: skip
-def test_offsets(types, path, offset):
+def test_offsets(types: Types, path: str, offset: int) -> None:
     assert types.offsetof("struct outer", path) == offset
 
 
 @pytest.mark.parametrize(
     "path", ["nothing", "first.low", "first[1]", "lists.next", "lists[", "lists[-1]", "a b", "."]
 )
-def test_paths_that_lead_nowhere(types, path):
+def test_paths_that_lead_nowhere(types: Types, path: str) -> None:
     with pytest.raises(LookupError):
         types.offsetof("struct outer", path)
 
 
-def test_bitfields(types):
+def test_bitfields(types: Types) -> None:
     fields = types["struct outer"].fields
     assert (fields["small"].bit_offset, fields["small"].bit_size) == (72 * 8, 3)
     assert (fields["wide"].bit_offset, fields["wide"].bit_size) == (72 * 8 + 5, 17)
@@ -138,7 +139,7 @@ def test_bitfields(types):
         types.offsetof("struct outer", "wide")
 
 
-def test_declarations(types):
+def test_declarations(types: Types) -> None:
     assert types["struct never_defined"].kind is Kind.FWD
     assert types["union never_either"].kind is Kind.FWD
     assert "union never_defined" not in types
@@ -149,7 +150,7 @@ def test_declarations(types):
     assert types.get("struct nothing *") is None
 
 
-def test_types_that_no_variable_uses_are_there(types):
+def test_types_that_no_variable_uses_are_there(types: Types) -> None:
     assert types.offsetof("struct unused", "member") == 0
 
 
@@ -161,11 +162,11 @@ def test_types_that_no_variable_uses_are_there(types):
         ("unsigned long", "long unsigned int"),
     ],
 )
-def test_types_read_as_c(types, name, text):
+def test_types_read_as_c(types: Types, name: str, text: str) -> None:
     assert str(types[name]) == text
 
 
-def test_declarators(types):
+def test_declarators(types: Types) -> None:
     fields = types["struct outer"].fields
     assert types["cursor_t"].target.declare("c") == "volatile const u64 *c"
     assert fields["call"].type.declare("call") == "int (*call)(struct outer *, const char *)"
@@ -174,7 +175,7 @@ def test_declarators(types):
     assert fields["lists"].type.pointer().declare("p") == "struct list_head (*p)[4]"
 
 
-def test_functions(types):
+def test_functions(types: Types) -> None:
     show = types.function("show")
     assert show is not None
     assert [(p.name, str(p.type)) for p in show.parameters] == [
@@ -189,14 +190,14 @@ def test_functions(types):
     assert types.variable("show") is None
 
 
-def test_constants(types):
+def test_constants(types: Types) -> None:
     assert types["enum state"].values == {"LIVE": 0, "COMING": 5}
     assert types.constant("COMING") == 5
     with pytest.raises(LookupError):
         types.constant("GOING")
 
 
-def test_a_definition_is_preferred_to_a_declaration():
+def test_a_definition_is_preferred_to_a_declaration() -> None:
     writer = Writer()
     writer.add(Kind.FWD, "x")
     number = writer.add(Kind.INT, "int", 4, False, 0, 1 << 24 | 32)
@@ -210,7 +211,7 @@ def test_a_definition_is_preferred_to_a_declaration():
     assert types["struct x"].fields["b"].offset == 4
 
 
-def test_bitfields_without_kind_flag():
+def test_bitfields_without_kind_flag() -> None:
     writer = Writer()
     bits = writer.add(Kind.INT, "unsigned int", 4, False, 0, 2 << 16 | 4)
     writer.add(Kind.STRUCT, "x", 16, False, 1, writer.name("field"), bits, 100)
@@ -218,7 +219,7 @@ def test_bitfields_without_kind_flag():
     assert (field.bit_offset, field.bit_size) == (102, 4)
 
 
-def test_kinds_that_gcc_does_not_write():
+def test_kinds_that_gcc_does_not_write() -> None:
     writer = Writer()
     a, b, c = (writer.name(name) for name in ("MINUS", "LARGE", "SMALL"))
     writer.add(Kind.ENUM64, "wide", 8, True, 2, a, 0xFFFFFFFF, 0xFFFFFFFF, b, 0, 1)
@@ -241,7 +242,7 @@ def test_kinds_that_gcc_does_not_write():
     [(Kind.TYPEDEF, ()), (Kind.CONST, ()), (Kind.ARRAY, (1, 1, 4)), (Kind.STRUCT, (0, 1, 0)),
      (Kind.PTR, ()), (Kind.FUNC_PROTO, (0, 1, 0, 1))],
 )  # fmt: skip
-def test_types_made_of_themselves_end(kind, rest):
+def test_types_made_of_themselves_end(kind: Kind, rest: tuple[int, ...]) -> None:
     writer = Writer()
     vlen = {Kind.STRUCT: 1, Kind.FUNC_PROTO: 2}.get(kind, 0)
     writer.add(kind, "", 1, False, vlen, *rest)
@@ -278,7 +279,7 @@ def touch_everything(types: Types) -> None:
         (struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 12, 12, 1) + bytes(13), "no kind"),
     ],
 )  # fmt: skip
-def test_what_is_no_btf(blob, sentence):
+def test_data_that_is_not_btf(blob: bytes, sentence: str) -> None:
     with pytest.raises(BtfError, match=sentence):
         Types(blob)
 
@@ -291,7 +292,9 @@ def test_what_is_no_btf(blob, sentence):
     cut=st.integers(0, 1 << 16),
 )
 @example(changes=[(0, 0)], cut=0)
-def test_damage_is_reported_and_nothing_else(blob, changes, cut):
+def test_damage_is_reported_and_nothing_else(
+    blob: bytes, changes: list[tuple[int, int]], cut: int
+) -> None:
     data = bytearray(blob)
     for place, value in changes:
         data[place % len(data)] = value
@@ -314,7 +317,7 @@ HOST = Path("/sys/kernel/btf/vmlinux")
 
 
 @pytest.mark.skipif(not HOST.exists(), reason="the host has no BTF")
-def test_a_whole_kernel():
+def test_a_whole_kernel() -> None:
     blob = HOST.read_bytes()
     types = Types(blob)
     assert types.sizeof("struct list_head") == 16

@@ -147,7 +147,7 @@ def test_an_init_that_exits_its_task(check_: Callable[..., Report]) -> None:
     assert told(report, "load") == "would fail: the task exited before it was done"
 
 
-def test_a_patch_that_never_lets_go(check_: Callable[..., Report]) -> None:
+def test_a_patch_that_can_never_be_disabled(check_: Callable[..., Report]) -> None:
     report = check_("check/never_lets_go", wait=20)
     assert bad(report) == ["disable: transition"]
     found = told(report, "disable: transition")

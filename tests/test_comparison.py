@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What scripts/compare-with-qemu makes of what two kernels say. That takes minutes; this is its pure part."""
+"""scripts/compare-with-qemu without the kernels: how it compares their output."""
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
-
-@pytest.fixture
-def comparison(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
-    return pytest.importorskip("comparison")
-
+from comparison import compare as comparison
+from comparison import expected as expected_differences
+from comparison.normalise import NORMALISATIONS, normalised
+from comparison.stories import StoryFile
 
 THEIRS = """stray output before the first story
 === the sample
@@ -34,7 +29,7 @@ sample 16384 1 - Live 0xffffffffa0001000 (OK)
 """
 
 
-def test_only_what_means_something_counts(comparison) -> None:
+def test_only_what_means_something_counts() -> None:
     result = comparison.compare(THEIRS, OURS)
     sample, nothing = result.stories
     assert (sample.name, sample.lines, nothing.name, nothing.lines) == (
@@ -52,7 +47,7 @@ def test_only_what_means_something_counts(comparison) -> None:
     assert not result.same
 
 
-def test_a_difference_that_is_expected_does_not_count_but_is_told(comparison) -> None:
+def test_a_difference_that_is_expected_does_not_count_but_is_told() -> None:
     unsigned = comparison.Expected("nobody signs", "qemu", ((r"\(OEK\)$", "(OK)"),))
     unneeded = comparison.Expected("times differ", "klpfs", ((r"^never$", ""),))
     result = comparison.compare(THEIRS, OURS, [unsigned, unneeded])
@@ -60,18 +55,33 @@ def test_a_difference_that_is_expected_does_not_count_but_is_told(comparison) ->
     assert result.expected == {"nobody signs": 1, "times differ": 0}
 
 
-def test_a_story_that_one_of_them_did_not_finish(comparison) -> None:
+def test_a_story_that_one_of_them_did_not_finish() -> None:
     result = comparison.compare(THEIRS, OURS.split("=== nothing")[0] + "Killed\n")
     assert [bool(story.differences) for story in result.stories] == [True, False]
     assert "+Killed" in result.stories[0].differences
 
 
-def test_every_expected_difference_has_a_reason_and_compiles(comparison) -> None:
-    import expected_differences
-
+def test_every_expected_difference_has_a_reason_and_compiles() -> None:
     for expected in expected_differences.ALWAYS + expected_differences.EMBEDDED:
         assert expected.reason.endswith(".") and expected.side in (
             comparison.QEMU,
             comparison.KLPFS,
         )
-        comparison.normalised("", [expected], expected.side, comparison.Counter())
+        comparison.as_expected("", [expected], expected.side, Counter())
+
+
+def test_every_normalisation_has_a_reason_and_is_counted() -> None:
+    assert len({each.reason for each in NORMALISATIONS}) == len(NORMALISATIONS)
+    assert all(each.reason.endswith(".") for each in NORMALISATIONS)
+    count: Counter[str] = Counter()
+    text = "<6>[    1.234567] sample at 0xffffffffc0483000, 00000000deadbeef\n"
+    assert normalised(text, count) == "<6>sample at ADDRESS, POINTER\n"
+    assert sorted(count.values()) == [0] * (len(NORMALISATIONS) - 3) + [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("01-at-first.sh", "at first"), ("/tmp/mine.sh", "mine")],
+)
+def test_a_story_is_named_by_its_file(path: str, name: str) -> None:
+    assert StoryFile(Path(path)).name == name

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from klp_guest import Call, Guest, booted, patch_source
+from klp_guest import Call, Funcs, Guest, booted, patch_source
 
 from klpfs.machine.instructions import NOP5, jump_to
 from klpfs.machine.kernel.livepatch import consistency
@@ -300,7 +300,7 @@ async def test_refcount_forgets_the_calls_of_a_dead_task(guest: Guest, ko: Ko) -
 async def test_refcount_while_modules_come_and_go(guest: Guest, ko: Ko) -> None:
     before = guest.owners()
     nap = await guest.start("nap")
-    objects = {TARGET: {"nap": 99}, "klp_mortal": {"mortal": 98}}
+    objects: dict[str | None, Funcs] = {TARGET: {"nap": 99}, "klp_mortal": {"mortal": 98}}
     await guest.insmod(ko("klp_a", patch_source(objects, consistency="refcount")))
     await guest.insmod(ko("klp_mortal", MORTAL))
     inside = await guest.start("mortal", module="klp_mortal")  # old, and not in the count yet

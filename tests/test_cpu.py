@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from klpfs.machine.cpu import TRAP, Cpu, StopReason
+from klpfs.machine.cpu import TRAP, Cpu, Stop, StopReason
 from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, PageFault
 
 TEXT = START_KERNEL_MAP
@@ -18,7 +18,7 @@ STACK = TEXT + 0x20000
 class Board:
     """A processor with a page of text, a page of data, and a stack above an unmapped page."""
 
-    def __init__(self, **cpu: float) -> None:
+    def __init__(self, slice_seconds: float = 0.001, slice_instructions: int = 0) -> None:
         self.memory = Memory(16 << 20)
         for vaddr, writable, executable in (
             (TEXT, False, True),
@@ -27,9 +27,11 @@ class Board:
         ):
             paddr = self.memory.alloc_pages(PAGE_SIZE)
             self.memory.map(vaddr, paddr, PAGE_SIZE, writable=writable, executable=executable)
-        self.cpu = Cpu(self.memory, **cpu)
+        self.cpu = Cpu(
+            self.memory, slice_seconds=slice_seconds, slice_instructions=slice_instructions
+        )
 
-    def run(self, code: str, **registers: int):
+    def run(self, code: str, **registers: int) -> Stop:
         self.memory.write(TEXT, bytes.fromhex(code))
         self.cpu.code_changed(TEXT, PAGE_SIZE)
         self.cpu["rip"] = TEXT

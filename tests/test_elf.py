@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import struct
 import subprocess
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from klpfs.machine.elf import (
     Part,
     Place,
     Relocation,
+    Section,
     apply_relocations,
     clear_relocations,
     layout,
@@ -79,10 +81,16 @@ def changed(data: bytes, layout: str, place: int, value: int) -> bytes:
 
 def header_place(data: bytes, name: str, field: int) -> int:
     """Where byte ``field`` of the header of section ``name`` is in the file."""
-    image = ModuleImage.parse(data)
+    section = section_of(ModuleImage.parse(data), name)
+    start: int = struct.unpack_from("<Q", data, 40)[0]
+    return start + section.index * 64 + field
+
+
+def section_of(image: ModuleImage, name: str) -> Section:
+    """Return a section that the module has."""
     section = image.find_any(name)
     assert section is not None
-    return struct.unpack_from("<Q", data, 40)[0] + section.index * 64 + field
+    return section
 
 
 def refused(data: bytes) -> ElfError:
@@ -95,7 +103,7 @@ def refused(data: bytes) -> ElfError:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def test_modinfo(image):
+def test_modinfo(image: ModuleImage) -> None:
     assert image.name == "sample"
     assert image.modinfo.get("license") == "GPL"
     assert image.modinfo.get("vermagic") is None
@@ -104,7 +112,7 @@ def test_modinfo(image):
     assert not image.is_livepatch
 
 
-def test_it_reads_what_pyelftools_reads(image, data, tmp_path):
+def test_it_reads_what_pyelftools_reads(image: ModuleImage, data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "module.ko"
     path.write_bytes(data)
     with path.open("rb") as file:
@@ -118,25 +126,26 @@ def test_it_reads_what_pyelftools_reads(image, data, tmp_path):
             if mine.type not in (elf.SHT_NULL, elf.SHT_NOBITS):
                 assert bytes(mine.data) == theirs.data()
         symtab = other.get_section(image.symtab)
-        for mine, theirs in zip(image.symbols, symtab.iter_symbols(), strict=True):
-            if mine.type != elf.STT_SECTION:
-                assert (mine.name, mine.value, mine.size) == (
-                    theirs.name, theirs["st_value"], theirs["st_size"]
+        for ours, symbol in zip(image.symbols, symtab.iter_symbols(), strict=True):
+            if ours.type != elf.STT_SECTION:
+                assert (ours.name, ours.value, ours.size) == (
+                    symbol.name, symbol["st_value"], symbol["st_size"]
                 )  # fmt: skip
-        relocations = image.find_any(".rela.text")
+        relocations = section_of(image, ".rela.text")
         assert [tuple(r) for r in image.relocations(relocations)] == [
             (r["r_offset"], r["r_info_type"], r["r_info_sym"], r["r_addend"])
             for r in other.get_section(relocations.index).iter_relocations()
         ]
 
 
-def test_what_is_read_is_not_kept(image):
+def test_modinfo_and_versions_are_not_loaded(image: ModuleImage) -> None:
     assert image.find(".modinfo") is None
     assert image.find_any(".modinfo") is not None
-    assert image.find(".data..ro_after_init").flags & elf.SHF_RO_AFTER_INIT
+    late = image.find(".data..ro_after_init")
+    assert late is not None and late.flags & elf.SHF_RO_AFTER_INIT
 
 
-def test_kinds_of_symbols(image):
+def test_kinds_of_symbols(image: ModuleImage) -> None:
     kinds = {symbol.name: image.kind(symbol) for symbol in image.symbols}
     expected = {
         "visible": "t", "helper": "t", "counter": "d", "zeroed": "b", "license": "?",
@@ -145,26 +154,26 @@ def test_kinds_of_symbols(image):
     assert {name: kinds[name] for name in expected} == expected
 
 
-def test_what_outlives_init(image):
+def test_symbols_that_are_kept_after_init(image: ModuleImage) -> None:
     core = {symbol.name for i, symbol in enumerate(image.symbols) if image.is_core(i)}
     assert {"visible", "helper", "counter", "zeroed", "cleanup_module"} <= core
     assert not core & {"init_module", "starting", "_printk", "license"}
 
 
-def test_a_live_patch_keeps_all_its_symbols(tmp_path):
+def test_a_live_patch_keeps_all_its_symbols(tmp_path: Path) -> None:
     source = SOURCE + 'section(".modinfo") static const char livepatch[] = "livepatch=Y";'
     image = ModuleImage.parse(compiled(source, tmp_path))
     assert image.is_livepatch
     assert all(image.is_core(i) for i in range(len(image.symbols)))
 
 
-def test_sections_with_relocations(image):
+def test_sections_with_relocations(image: ModuleImage) -> None:
     targets = [image.sections[s.info].name for s in image.relocation_sections()]
     assert set(targets) >= {".text", ".init.text", ".exit.text", ".data"}
     assert ".modinfo" not in targets
 
 
-def test_percpu_data_is_set_apart_on_smp(tmp_path):
+def test_percpu_data_is_set_apart_on_smp(tmp_path: Path) -> None:
     data = compiled(SOURCE + 'section(".data..percpu") int per_cpu_counter = 1;', tmp_path)
     alone, smp = ModuleImage.parse(data), ModuleImage.parse(data, smp=True)
     assert alone.percpu == 0
@@ -193,13 +202,13 @@ def test_percpu_data_is_set_apart_on_smp(tmp_path):
         ("<H", 62, 0xFFF, "Invalid ELF section name index: 4095 || e_shstrndx (4095) >= e_shnum ("),
     ],
 )  # fmt: skip
-def test_headers(data, fmt, place, value, line):
+def test_headers(data: bytes, fmt: str, place: int, value: int, line: str) -> None:
     error = refused(changed(data, fmt, place, value))
     assert str(error).startswith(line)
     assert error.level == 3
 
 
-def test_truncated_files(data):
+def test_truncated_files(data: bytes) -> None:
     assert str(refused(b"")) == "Invalid ELF header len 0"
     assert str(refused(data[:63])) == "Invalid ELF header len 63"
     for length in range(64, len(data), 97):
@@ -219,39 +228,41 @@ def test_truncated_files(data):
         (".text", "<I", 0, 1 << 20, "Invalid ELF section name in module (section 1 type 1)"),
     ],
 )  # fmt: skip
-def test_section_headers(data, section, fmt, field, value, line):
+def test_section_headers(
+    data: bytes, section: str, fmt: str, field: int, value: int, line: str
+) -> None:
     place = struct.unpack_from("<Q", data, 40)[0] + field
     if section:
         place = header_place(data, section, field)
     assert str(refused(changed(data, fmt, place, value))).startswith(line)
 
 
-def test_without_symbols(data):
+def test_without_symbols(data: bytes) -> None:
     error = refused(changed(data, "<I", header_place(data, ".symtab", 4), elf.SHT_PROGBITS))
     assert (str(error), error.level) == ("sample: module has no symbols (stripped?)", 4)
 
 
-def test_without_this_module(tmp_path):
+def test_without_this_module(tmp_path: Path) -> None:
     no_module = "int nothing;"
     error = refused(compiled(no_module, tmp_path))
     assert str(error) == "(missing .modinfo section or name field): No module found in object"
     assert error.level == 4
 
 
-def test_the_name_in_the_struct_is_the_second_choice(tmp_path):
+def test_the_name_in_the_struct_is_the_second_choice(tmp_path: Path) -> None:
     source = (
         "__attribute__((section(\".gnu.linkonce.this_module\"))) char m[704] = {[24] = 'm', '1'};"
     )
     assert ModuleImage.parse(compiled(source, tmp_path)).name == "m1"
 
 
-def test_rel_relocations(data):
+def test_rel_relocations(data: bytes) -> None:
     image = ModuleImage.parse(changed(data, "<I", header_place(data, ".rela.text", 4), elf.SHT_REL))
     with pytest.raises(ElfError, match="module sample: REL relocation unsupported"):
         list(image.relocation_sections())
 
 
-def test_names_outside_the_string_table(data):
+def test_names_outside_the_string_table(data: bytes) -> None:
     symtab = ModuleImage.parse(data)
     place = struct.unpack_from("<Q", data, header_place(data, ".symtab", 24))[0]
     image = ModuleImage.parse(changed(data, "<I", place + 3 * 24, 1 << 30))
@@ -263,11 +274,13 @@ def test_names_outside_the_string_table(data):
 # -- layout ---------------------------------------------------------------------------------------
 
 
-def test_layout(image):
+def test_layout(image: ModuleImage) -> None:
     plan = layout(image, kallsyms=False)
 
     def at(name: str) -> Place:
-        return plan.places[image.find(name).index]
+        section = image.find(name)
+        assert section is not None
+        return plan.places[section.index]
 
     assert at(".text") == Place(False, 0)
     assert not at(".exit.text").init
@@ -284,7 +297,7 @@ def test_layout(image):
         assert place.offset % max(1, image.sections[index].addralign) == 0
 
 
-def test_layout_with_symbols(image):
+def test_layout_with_symbols(image: ModuleImage) -> None:
     plain, full = layout(image, kallsyms=False), layout(image)
     assert full.places == plain.places
     assert full.core._replace(size=plain.core.size) == plain.core
@@ -292,20 +305,20 @@ def test_layout_with_symbols(image):
     assert full.init.size == plain.init.size + 4096
 
 
-def test_a_module_without_an_init_part(tmp_path):
+def test_a_module_without_an_init_part(tmp_path: Path) -> None:
     source = '__attribute__((section(".gnu.linkonce.this_module"))) char m[704] = "";'
     plan = layout(ModuleImage.parse(compiled(source, tmp_path)), kallsyms=False)
     assert plan.init == Part()
     assert isinstance(plan, Layout)
 
 
-def test_writable_code(data):
+def test_writable_code(data: bytes) -> None:
     image = ModuleImage.parse(changed(data, "<Q", header_place(data, ".text", 8), 7))
     with pytest.raises(ElfError, match=r"section .text \(index 1\) has invalid WRITE\|EXEC flags"):
         layout(image)
 
 
-def test_more_than_there_is_room_for(data):
+def test_a_module_that_is_too_large(data: bytes) -> None:
     image = ModuleImage.parse(changed(data, "<Q", header_place(data, ".bss", 32), 1 << 60))
     with pytest.raises(ElfError) as info:
         layout(image)
@@ -315,6 +328,10 @@ def test_more_than_there_is_room_for(data):
 # -- relocations ----------------------------------------------------------------------------------
 
 BASE = 0xFFFFFFFFA0000000
+
+Read = Callable[[int, int], bytes]
+Write = Callable[[int, bytes], None]
+Relocate = Callable[[str, Iterable[Relocation], Sequence[int], int, int, Read, Write], None]
 
 
 class Target:
@@ -329,7 +346,9 @@ class Target:
     def write(self, addr: int, data: bytes) -> None:
         self.data[addr - BASE : addr - BASE + len(data)] = data
 
-    def apply(self, type: int, value: int, addend: int = 0, do=apply_relocations) -> bytes:
+    def apply(
+        self, type: int, value: int, addend: int = 0, do: Relocate = apply_relocations
+    ) -> bytes:
         do(
             "sample",
             [Relocation(8, type, 1, addend)],
@@ -355,7 +374,7 @@ class Target:
         (elf.R_X86_64_PC64, BASE, 0, (1 << 64) - 8),
     ],
 )
-def test_relocations(type, value, addend, result):
+def test_relocations(type: int, value: int, addend: int, result: int) -> None:
     target = Target()
     assert target.apply(type, value, addend) == result.to_bytes(8, "little")
     target.apply(type, value, addend, clear_relocations)
@@ -371,7 +390,7 @@ def test_relocations(type, value, addend, result):
         (elf.R_X86_64_32S, BASE - (1 << 32), "fffffffea0000000"),
     ],
 )
-def test_overflow(type, value, printed):
+def test_overflow(type: int, value: int, printed: str) -> None:
     with pytest.raises(ElfError) as info:
         Target().apply(type, value)
     assert info.value.errno == errno.ENOEXEC
@@ -381,7 +400,7 @@ def test_overflow(type, value, printed):
     )
 
 
-def test_a_place_is_relocated_once():
+def test_a_place_is_relocated_once() -> None:
     target = Target()
     target.apply(elf.R_X86_64_64, BASE)
     with pytest.raises(
@@ -393,7 +412,7 @@ def test_a_place_is_relocated_once():
     assert target.apply(elf.R_X86_64_64, BASE, do=clear_relocations) == bytes(8)
 
 
-def test_relocations_of_no_use():
+def test_relocations_that_cannot_be_applied() -> None:
     with pytest.raises(ElfError, match="module: sample: Unknown rela relocation: 99"):
         Target().apply(99, 0)
     with pytest.raises(ElfError, match="outside of its section"):
@@ -404,10 +423,11 @@ def test_relocations_of_no_use():
         apply_relocations("sample", relocations, [0, 0], BASE, 64, target.read, target.write)
 
 
-def test_it_links_as_ld_does(data, tmp_path):
+def test_it_links_as_ld_does(data: bytes, tmp_path: Path) -> None:
     """All of the module's text, relocated here and by ld."""
     image = ModuleImage.parse(data)
     text = image.find(".text")
+    assert text is not None
     (tmp_path / "module.ko").write_bytes(data)
     (tmp_path / "script").write_text(
         f"SECTIONS {{ . = {BASE:#x}; .text : {{ *(.text) }} . += 4096; .rest : {{ *(.*) }} }}"
@@ -423,7 +443,7 @@ def test_it_links_as_ld_does(data, tmp_path):
         target.data[:] = text.data
         relocations = [
             r
-            for r in image.relocations(image.find_any(".rela.text"))
+            for r in image.relocations(section_of(image, ".rela.text"))
             if image.symbols[r.symbol].name in names
         ]
         values = [names.get(symbol.name, 0) for symbol in image.symbols]
@@ -452,7 +472,9 @@ def test_it_links_as_ld_does(data, tmp_path):
     cut=st.none() | st.integers(0, 1 << 16),
 )
 @example(changes=[(0, 0)], in_headers=False, cut=None)
-def test_damage_is_refused_and_nothing_else(data, changes, in_headers, cut):
+def test_damage_is_refused_and_nothing_else(
+    data: bytes, changes: list[tuple[int, int]], in_headers: bool, cut: int | None
+) -> None:
     copy = bytearray(data)
     start = struct.unpack_from("<Q", data, 40)[0] if in_headers else 0
     for place, value in changes:

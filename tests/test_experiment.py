@@ -8,6 +8,7 @@ a schedule with torn calls if there is one.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +16,14 @@ from xml.etree import ElementTree
 
 import pytest
 import trio
+from experiment.explore import explore, words
+from experiment.plot import svg
+from experiment.run import Change, measure
+from experiment.table import KINDS, Row, agrees, is_safe
 
-EXPERIMENT = Path(__file__).parent.parent / "scripts/experiment"
-sys.path.insert(0, str(EXPERIMENT))
+from klpfs.machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH, pair, parse
 
-from explore import explore, words  # noqa: E402
-from plot import svg  # noqa: E402
-from run import Change, measure  # noqa: E402
-from table import KINDS, Row, agrees, is_safe  # noqa: E402
-
-from klpfs.machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH, pair, parse  # noqa: E402
+CONSISTENCY = Path(__file__).parent.parent / "scripts/consistency"
 
 
 def once(model: str, kind: str, load: str = "short", seed: int = 1) -> tuple[Row, list[Change]]:
@@ -102,9 +101,12 @@ def test_a_schedule_that_tears_is_found_and_tears_again(model: str, kind: str) -
 
 def test_the_command_prints_json_and_draws(tmp_path: Path) -> None:
     picture = tmp_path / "universes.svg"
-    command = [sys.executable, str(EXPERIMENT), "kgraft", "--load", "short", "--kind", "nested",
+    command = [sys.executable, str(CONSISTENCY), "kgraft", "--load", "short", "--kind", "nested",
                "--rounds", "1", "--json", "--plot", str(picture)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    environment = {**os.environ, "KLPFS_PYTHON": sys.executable}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, env=environment
+    )
     [row] = json.loads(done.stdout)["rows"]
     assert row["model"] == "kgraft" and row["torn"] == 0 and row["finished"] == 2
     text = picture.read_text()

@@ -178,7 +178,7 @@ def test_faults_that_kill_the_task(faulty: Faulty, fault: str, patterns: tuple[s
 
 
 HUGE = f"value={(1 << 64) - 1}"
-SURVIVED = [
+SURVIVED: list[tuple[tuple[str, ...], int, *tuple[str, ...]]] = [
     (("warn_on",), WARN, r"^WARNING: CPU: 0 PID: \d+ at faulty_\d+\.c:\d+ warn_on\+", "^RIP: 0010:warn_on"),
     (("warn_text",), WARN, "^the number is 7$", "^WARNING: CPU: 0 PID: "),
     (("cli",), WARN, r"^initcall faulty_init\+0x0/0x\w+ .faulty_\d+. returned with disabled interrupts $"),

@@ -21,6 +21,7 @@ from vmlinux_maker import (
     TEXT,
     VERMAGIC,
     Kernel,
+    Layout,
     Sec,
     Sym,
     bzimage,
@@ -58,7 +59,7 @@ def test_release_vermagic_and_build_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:6], ids=[layout.name for layout in LAYOUTS[:6]])
-def test_symbols(tmp_path: Path, layout: object) -> None:
+def test_symbols(tmp_path: Path, layout: Layout) -> None:
     kernel = Kernel(layout=layout)
     image = load(tmp_path, kernel)
     assert image.symbols == [Symbol(s.name, s.addr, 0, s.kind) for s in kernel.symbols]
@@ -354,8 +355,8 @@ def test_debian_unwinder(debian: Image) -> None:
     assert len(table) > 300_000
     entry = table.find(at["cmdline_proc_show"])
     assert entry == orc.OrcEntry(orc.Kind.CALL, orc.Register.SP, 8)
-    end = table.find(at["ret_from_fork"])
-    assert end is not None and end.kind == orc.Kind.END_OF_STACK
+    last = table.find(at["ret_from_fork"])
+    assert last is not None and last.kind == orc.Kind.END_OF_STACK
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])

@@ -102,16 +102,16 @@ def test_a_dictionary_larger_than_any_kernel() -> None:
 
 
 def test_a_file_that_is_far_too_large() -> None:
-    class ListTooLong(io.RawIOBase):
-        def seek(self, offset: int, whence: int = 0) -> int:
+    class Endless(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0, /) -> int:
             return 0
 
-        def read(self, size: int = -1) -> bytes:
-            assert size >= 0
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None and size >= 0
             return bytes(size)
 
     with pytest.raises(ImageError, match="larger than 268435456 bytes"):
-        open_vmlinux(ListTooLong())
+        open_vmlinux(Endless())
 
 
 @settings(max_examples=300, deadline=None)

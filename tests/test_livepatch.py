@@ -5,7 +5,7 @@ transitions, and callbacks that die."""
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ async def target(guest: Guest, ko: Ko) -> Guest:
 
 
 @contextmanager
-def refused(number: int) -> AsyncIterator[None]:
+def refused(number: int) -> Iterator[None]:
     with pytest.raises(OSError) as caught:
         yield
     assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[number]

@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 from klp_guest import Guest, booted, patch_source
@@ -88,7 +89,8 @@ class Elf:
         """Move the relocations of these symbols from ``.rela<of>`` to a livepatch section."""
         at = next(i for i, s in enumerate(self.sections) if s.name == f".rela{of}")
         old = self.sections[at]
-        kept, moved = [], []
+        kept: list[bytes] = []
+        moved: list[bytes] = []
         for entry in _RELA.iter_unpack(old.data):
             (moved if entry[1] >> 32 in set(symbols) else kept).append(_RELA.pack(*entry))
         assert moved
@@ -142,6 +144,16 @@ async def guest() -> AsyncIterator[Guest]:
         guest.check()
 
 
+class Changes(TypedDict, total=False):
+    """Arguments of `patch` that differ from the defaults."""
+
+    one: str
+    state: str
+    one_section: str
+    state_section: str
+    shndx: int
+
+
 def patch(
     ko: Ko,
     one: str = ONE,
@@ -173,8 +185,9 @@ async def test_applied_late_cleared_and_applied_again(guest: Guest, ko: Ko) -> N
     await guest.insmod(patch(ko))
     assert await state(guest) == -1
     place = guest.symbol("new_0_0", "klp_relocs")
-    size = guest.kernel.modules.find("klp_relocs").core_size
-    base = guest.kernel.modules.find("klp_relocs").core_base
+    module = guest.kernel.modules.find("klp_relocs")
+    assert module is not None
+    size, base = module.core_size, module.core_base
     blank = guest.kernel.computer.memory.read(place, 48)
     addresses = set()
     for i in range(3):
@@ -241,7 +254,7 @@ async def test_taken_back_when_another_section_fails(guest: Guest, ko: Ko) -> No
          "symbol position 2 for symbol 'klp_target_state' in object 'vmlinux' not found"),
     ],
 )  # fmt: skip
-async def test_malformed_at_load(guest: Guest, ko: Ko, changes: dict[str, str], line: str) -> None:
+async def test_malformed_at_load(guest: Guest, ko: Ko, changes: Changes, line: str) -> None:
     guest.log()
     with pytest.raises(OSError) as caught:
         await guest.insmod(patch(ko, **changes))
@@ -262,9 +275,7 @@ async def test_malformed_at_load(guest: Guest, ko: Ko, changes: dict[str, str], 
          f"symbol {ONE} is not marked as a livepatch symbol"),
     ],
 )  # fmt: skip
-async def test_malformed_for_a_module(
-    guest: Guest, ko: Ko, changes: dict[str, str], line: str
-) -> None:
+async def test_malformed_for_a_module(guest: Guest, ko: Ko, changes: Changes, line: str) -> None:
     """Nobody looks at those before the module comes, which is refused then."""
     await guest.insmod(patch(ko, **changes))
     guest.log()

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from klp_guest import Call, Guest, booted, patch_source
+from klp_guest import Call, Funcs, Guest, booted, patch_source
 
 T = TypeVar("T")
 TARGET = "klp_target"
@@ -272,7 +272,7 @@ class Livepatching(RuleBasedStateMachine):
 
 
 def _source(kind: Kind) -> str:
-    functions = {TARGET: kind.functions}
+    functions: dict[str | None, Funcs] = {TARGET: kind.functions}
     return patch_source(functions, replace=kind.replace, consistency=kind.consistency)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ PATCHED = "this has been live patched\n"
 
 
 @pytest.fixture(params=["ours", "linux"])
-def sample(request: pytest.FixtureRequest, ko, tmp_path: Path) -> Path:
+def sample(request: pytest.FixtureRequest, ko: Callable[..., Path], tmp_path: Path) -> Path:
     """The sample, in our words and as the kernel has it."""
     if request.param == "ours":
         return ko("livepatch-sample")
-    source = request.getfixturevalue("linux_source") / "samples/livepatch/livepatch-sample.c"
+    linux: Path = request.getfixturevalue("linux_source")
+    source = linux / "samples/livepatch/livepatch-sample.c"
     return ko("livepatch-sample", source.read_text())
 
 
@@ -64,7 +66,7 @@ def test_a_live_patch_from_loading_to_unloading(klpfs_machine: Machine, sample: 
     ]
 
 
-def test_nothing_is_left_behind(klpfs_machine: Machine, ko) -> None:
+def test_nothing_is_left_behind(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     machine = klpfs_machine
 
     def cycle() -> str:
@@ -78,7 +80,9 @@ def test_nothing_is_left_behind(klpfs_machine: Machine, ko) -> None:
     assert cycle() == first
 
 
-def test_the_patch_cannot_be_unloaded_while_it_is_enabled(klpfs_machine: Machine, ko) -> None:
+def test_the_patch_cannot_be_unloaded_while_it_is_enabled(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
     klpfs_machine.insmod(ko("livepatch-sample"))
     with pytest.raises(BlockingIOError):
         klpfs_machine.rmmod("livepatch_sample")
@@ -86,7 +90,7 @@ def test_the_patch_cannot_be_unloaded_while_it_is_enabled(klpfs_machine: Machine
     assert klpfs_machine.read("sys/module/livepatch_sample/taint") == "OK\n"
 
 
-def test_loading_with_cat_alone(klpfs_machine: Machine, ko) -> None:
+def test_loading_with_cat_alone(klpfs_machine: Machine, ko: Callable[..., Path]) -> None:
     insmod = klpfs_machine.path("machine/insmod")
     insmod.write_bytes(ko("livepatch-sample").read_bytes())
     assert klpfs_machine.read("proc/cmdline") == PATCHED

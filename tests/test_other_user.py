@@ -87,14 +87,17 @@ def shared(place: Path, ko: Ko) -> Iterator[Path]:
         machine.umount()
 
 
+def open_to_read(path: Path) -> None:
+    """Open a file and close it again. Raises OSError."""
+    os.close(os.open(path, os.O_RDONLY))
+
+
 def test_with_allow_other_the_modes_decide(shared: Path) -> None:
     readable = ("proc/cmdline", "sys/kernel/livepatch/livepatch_sample/enabled", "proc/modules",
                 "machine/disasm/cmdline_proc_show", "dev/kmsg",
                 "sys/module/livepatch_sample/refcnt")  # fmt: skip
     for name in readable:
-        assert (
-            by_nobody(lambda name=name: os.close(os.open(shared / name, os.O_RDONLY))) == "success"
-        )
+        assert by_nobody(functools.partial(open_to_read, shared / name)) == "success"
     assert in_a_child(lambda: os.listdir(shared / "sys/kernel/livepatch"), NOBODY) == [
         "livepatch_sample"
     ]
@@ -140,7 +143,7 @@ def test_without_allow_other_the_mount_is_closed_to_others(place: Path) -> None:
 def test_others_cannot_unmount_it(shared: Path) -> None:
     for lazy in (False, True):
         with pytest.raises((OSError, mounts.MountError)):
-            in_a_child(lambda lazy=lazy: mounts.unmount(shared, lazy=lazy), NOBODY)
+            in_a_child(functools.partial(mounts.unmount, shared, lazy=lazy), NOBODY)
         assert (shared / "proc/modules").exists()
         assert not gone(daemon_of(shared))
 

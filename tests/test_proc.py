@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -73,7 +75,7 @@ MODULE_LICENSE("GPL");
 
 
 @pytest.fixture
-def machine(klpfs_machine: Machine, ko) -> Machine:
+def machine(klpfs_machine: Machine, ko: Callable[..., Path]) -> Machine:
     klpfs_machine.insmod(ko("test-proc", MODULE))
     return klpfs_machine
 

@@ -126,7 +126,7 @@ def python(run: Run) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def modules(tmp_path: Path, ko) -> Path:
+def modules(tmp_path: Path, ko: Callable[..., Path]) -> Path:
     """A directory with modules in it."""
     directory = tmp_path / "modules"
     directory.mkdir()
@@ -269,7 +269,7 @@ def test_a_live_patch_of_uname_shows(run: Run, modules: Path) -> None:
     assert done.stdout.split() == [RELEASE, "9.9.9-patched", RELEASE]
 
 
-def test_who_loads_a_module_that_oopses_is_killed(ko, run: Run) -> None:
+def test_the_loader_of_a_module_that_oopses_is_killed(ko: Callable[..., Path], run: Run) -> None:
     needs("insmod")
     module = ko("oops", OOPS)
     done = run(f"PATH=$PATH:/usr/sbin:/sbin; insmod {module}; echo $?; cat /proc/modules; dmesg")
@@ -279,7 +279,7 @@ def test_who_loads_a_module_that_oopses_is_killed(ko, run: Run) -> None:
     assert "Comm: insmod" in done.stdout
 
 
-def test_calls_do_not_wait_for_one_that_sleeps(run: Run, ko) -> None:
+def test_calls_do_not_wait_for_one_that_sleeps(run: Run, ko: Callable[..., Path]) -> None:
     needs("insmod")
     done = run(
         f"""
@@ -292,7 +292,9 @@ def test_calls_do_not_wait_for_one_that_sleeps(run: Run, ko) -> None:
     assert done.stdout.split() == [RELEASE, "coming", "loaded"]
 
 
-def test_a_signal_that_the_caller_handles_does_not_load_twice(python, ko) -> None:
+def test_a_signal_that_the_caller_handles_does_not_load_twice(
+    python: Callable[[str], str], ko: Callable[..., Path]
+) -> None:
     output = python(
         f"""
         import signal, time
@@ -307,7 +309,7 @@ def test_a_signal_that_the_caller_handles_does_not_load_twice(python, ko) -> Non
     assert output.split() == ["0", "0"]
 
 
-def test_init_module_and_its_errors(python, ko) -> None:
+def test_init_module_and_its_errors(python: Callable[[str], str], ko: Callable[..., Path]) -> None:
     output = python(
         f"""
         data = open({str(ko("slow", SLOW))!r}, "rb").read()
@@ -327,7 +329,7 @@ def test_init_module_and_its_errors(python, ko) -> None:
     ]  # fmt: skip
 
 
-def test_finit_module_and_its_errors(python, ko) -> None:
+def test_finit_module_and_its_errors(python: Callable[[str], str], ko: Callable[..., Path]) -> None:
     output = python(
         f"""
         path = {str(ko("slow", SLOW))!r}
@@ -347,7 +349,7 @@ def test_finit_module_and_its_errors(python, ko) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_another_user_may_not(python, ko) -> None:
+def test_another_user_may_not(python: Callable[[str], str], ko: Callable[..., Path]) -> None:
     output = python(
         f"""
         data = open({str(ko("slow", SLOW))!r}, "rb").read()
@@ -376,7 +378,7 @@ def test_dmesg(real_time: Machine, run: Run) -> None:
     assert done.stdout.splitlines()[6:] == []
 
 
-def test_syslog(python) -> None:
+def test_syslog(python: Callable[[str], str]) -> None:
     output = python(
         """
         buffer = ctypes.create_string_buffer(4096)
@@ -403,7 +405,7 @@ def test_syslog(python) -> None:
     assert lines[5] == str(-errno.EFAULT)
 
 
-def test_seeking_in_other_files_is_the_hosts(python, tmp_path: Path) -> None:
+def test_seeking_in_other_files_is_the_hosts(python: Callable[[str], str], tmp_path: Path) -> None:
     sparse = tmp_path / "sparse"
     with sparse.open("wb") as file:
         file.truncate(1 << 20)
@@ -532,7 +534,7 @@ def test_killed_it_leaves_nothing_behind(run: Run) -> None:
 # Parts
 
 
-def test_dependencies_without_depmod(ko, tmp_path: Path) -> None:
+def test_dependencies_without_depmod(ko: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "junk.ko").write_text("no module")
     shutil.copy(ko("slow", SLOW), tmp_path)
     assert namespace.dependencies(sorted(tmp_path.iterdir())) == "extra/slow.ko:\n"

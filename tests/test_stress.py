@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from stress import stress
+from stressing import stress
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 

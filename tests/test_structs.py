@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
 from klpfs.machine.btf import Types
 from klpfs.machine.memory import PageFault
-from klpfs.machine.structs import LIST_POISON1, LIST_POISON2, Pointer, Space
+from klpfs.machine.structs import LIST_POISON1, LIST_POISON2, Pointer, Space, Struct
 
 SOURCE = """
 struct list_head { struct list_head *next, *prev; };
@@ -105,8 +106,9 @@ def space(types: Types) -> Space:
 
 
 @pytest.fixture
-def view(space: Space):
-    return space.view("struct all", BASE)
+def view(space: Space) -> Struct:
+    view: Struct = space.view("struct all", BASE)
+    return view
 
 
 @pytest.mark.parametrize(
@@ -124,13 +126,15 @@ def view(space: Space):
         ("ratio", 0.5, 0.5), ("__state", 3, 3),
     ],
 )  # fmt: skip
-def test_scalars_are_converted_as_in_c(view, member, stored, read):
+def test_scalars_are_converted_as_in_c(
+    view: Struct, member: str, stored: float, read: object
+) -> None:
     setattr(view, member, stored)
     assert getattr(view, member) == read
     assert type(getattr(view, member)) is type(read)
 
 
-def test_a_bitfield_leaves_its_neighbours_alone(view):
+def test_a_bitfield_leaves_its_neighbours_alone(view: Struct) -> None:
     view.small, view.wide, view.flag, view.across = -1, 0x15555, True, 0xFFFFFFFFFF
     view.wide = 0
     assert (view.small, view.wide, view.flag, view.across) == (-1, 0, True, 0xFFFFFFFFFF)
@@ -138,12 +142,12 @@ def test_a_bitfield_leaves_its_neighbours_alone(view):
     assert (view.small, view.wide, view.flag, view.across) == (0, 0, True, 0xFFFFFFFFFF)
 
 
-def test_anonymous_members_are_transparent(view):
+def test_anonymous_members_are_transparent(view: Struct) -> None:
     view.word = 0x12345678
     assert (view.high, view.low) == (0x1234, 0x5678)
 
 
-def test_nested_structs_and_arrays_are_views(view, types):
+def test_nested_structs_and_arrays_are_views(view: Struct, types: Types) -> None:
     view.items[1].number = 7
     view.items[-1].number = 8
     assert [item.number for item in view.items] == [0, 7, 8]
@@ -161,7 +165,7 @@ def test_nested_structs_and_arrays_are_views(view, types):
     assert view.flexible[2].address_ == view.flexible.address_ + 2 * types.sizeof("struct item")
 
 
-def test_text(view):
+def test_text(view: Struct) -> None:
     view.text = "patch"
     assert view.text.string() == "patch"
     view.text = b"12345678"
@@ -177,7 +181,7 @@ def test_text(view):
         view.items = "text"
 
 
-def test_pointers(view, space):
+def test_pointers(view: Struct, space: Space) -> None:
     view.item = view.items[1]
     assert isinstance(view.item, Pointer)
     assert view.item == view.items[1].address_
@@ -192,11 +196,12 @@ def test_pointers(view, space):
     assert view.item == 2**64 - 1
     view.real = view.items[0]
     assert view.real.number == 0
-    space.pointer("struct all", BASE).real = 5
+    pointer: Any = space.pointer("struct all", BASE)  # a type checker knows the `real` of an int
+    pointer.real = 5
     assert space.pointer("struct all", BASE).real == 5  # though an int has a `real` of its own
 
 
-def test_what_a_pointer_cannot_do(view):
+def test_what_a_pointer_cannot_do(view: Struct) -> None:
     view.opaque = view.nothing = view.call = BASE
     for pointer in (view.opaque, view.nothing, view.call):
         with pytest.raises(TypeError):
@@ -209,7 +214,7 @@ def test_what_a_pointer_cannot_do(view):
         _ = view.real.number
 
 
-def test_strings_read_no_page_beyond_their_end(view, space):
+def test_strings_read_no_page_beyond_their_end(view: Struct, space: Space) -> None:
     space.memory.write(BASE + 8192 - 6, b"hello\0")
     view.label = BASE + 8192 - 6
     assert view.label.string() == "hello"
@@ -225,7 +230,7 @@ def test_strings_read_no_page_beyond_their_end(view, space):
         space.read_string(BASE + 8192 - 1)
 
 
-def test_names_that_do_not_exist_are_errors(view, space):
+def test_names_that_do_not_exist_are_errors(view: Struct, space: Space) -> None:
     with pytest.raises(AttributeError, match="struct all has no member 'onn'"):
         _ = view.onn
     with pytest.raises(AttributeError):
@@ -239,21 +244,21 @@ def test_names_that_do_not_exist_are_errors(view, space):
 class Mangler:
     """Python mangles names with two leading underscores inside a class."""
 
-    def set(self, view, value):
+    def set(self, view: Struct, value: int) -> object:
         view.__state = value
         return view.__state
 
-    def set_through(self, pointer, value):
+    def set_through(self, pointer: Pointer, value: int) -> object:
         pointer.__state = value
         return pointer.__state
 
 
-def test_members_with_two_underscores_work_inside_classes(view, space):
+def test_members_with_two_underscores_work_inside_classes(view: Struct, space: Space) -> None:
     assert Mangler().set(view, 9) == 9 == getattr(view, "__state")
     assert Mangler().set_through(space.pointer("struct all", BASE), 4) == 4
 
 
-def test_views_are_equal_by_place_and_type(view, space):
+def test_views_are_equal_by_place_and_type(view: Struct, space: Space) -> None:
     assert view == space.view("struct all", BASE)
     assert view != space.view("struct all", BASE + 8)
     assert view != space.view("struct item", BASE)
@@ -261,13 +266,13 @@ def test_views_are_equal_by_place_and_type(view, space):
     assert view != BASE
 
 
-def test_containers(view, space):
+def test_containers(view: Struct, space: Space) -> None:
     item = view.items[2]
     assert space.container_of(item.list, "struct item", "list") == item
     assert space.container_of(item.member_address_("hash"), "struct item", "hash") == item
 
 
-def test_values_of_any_type(space):
+def test_values_of_any_type(space: Space) -> None:
     space.store("atomic_t *", BASE, 0x1234)
     assert space.load("unsigned long", BASE) == 0x1234
     assert isinstance(space.load("atomic_t *", BASE), Pointer)
@@ -282,7 +287,7 @@ def members(space: Space, head: int) -> list[int]:
     return [item.number for item in space.list_entries(head, "struct item", "list")]
 
 
-def test_lists(view, space):
+def test_lists(view: Struct, space: Space) -> None:
     head = BASE + 4096
     space.init_list_head(head)
     assert space.list_empty(head)
@@ -306,7 +311,7 @@ def test_lists(view, space):
     assert (view.items[1].list.next, view.items[1].list.prev) == (head, LIST_POISON2)
 
 
-def test_hash_lists(view, space):
+def test_hash_lists(view: Struct, space: Space) -> None:
     head = space.view("struct hlist_head", BASE + 4096)
     assert space.hlist_empty(head)
     for number, item in enumerate(view.items):
@@ -322,7 +327,7 @@ def test_hash_lists(view, space):
     assert view.items[0].hash.pprev == LIST_POISON2
 
 
-def test_people_can_read_them(view, space):
+def test_repr(view: Struct, space: Space) -> None:
     view.state, view.text, view.label, view.real = 5, "a\nb", BASE + 4096, BASE
     space.memory.write(BASE + 4096, b"name\0")
     text = repr(view)

@@ -19,7 +19,7 @@ def counters(machine: Machine) -> list[int]:
 
 
 def test_every_call_runs_one_version_while_the_patch_goes_on_and_off(
-    klpfs_mount: Callable[..., Machine], ko
+    klpfs_mount: Callable[..., Machine], ko: Callable[..., Path]
 ) -> None:
     """Ten million calls during a hundred enables and disables, in real time."""
     machine = klpfs_mount()
@@ -90,7 +90,9 @@ def test_force_ends_the_wait(stalled: Machine) -> None:
     assert "livepatch: forcing remaining tasks to the patched state" in stalled.dmesg()
 
 
-def test_a_patch_that_was_forced_off_can_never_be_unloaded(klpfs_machine: Machine, ko) -> None:
+def test_a_patch_that_was_forced_off_can_never_be_unloaded(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
     machine = klpfs_machine
     machine.insmod(ko("sleeper"), "wake=1")
     machine.insmod(ko("sleeper-patch"), "asleep=1")
@@ -110,7 +112,9 @@ def test_a_patch_that_was_forced_off_can_never_be_unloaded(klpfs_machine: Machin
 
 
 @pytest.mark.timeout(30)
-def test_virtual_time_passes_under_a_task_that_never_waits(klpfs_machine: Machine, ko) -> None:
+def test_virtual_time_passes_under_a_task_that_never_waits(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
     machine = klpfs_machine
     machine.insmod(ko("caller"), "calls=1000000000000")
     machine.advance(5)

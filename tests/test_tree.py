@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_uevent_is_checked_and_nothing_more(machine: Machine) -> None:
     machine.clear_log()
     for bad in ("", "nonsense", "addx", "add\n\n", "add 1", f"add {uuid} A", f"add {uuid} A=-"):
         if bad:
-            assert errno_of(lambda bad=bad: uevent.write_text(bad)) == "EINVAL", bad
+            assert errno_of(partial(uevent.write_text, bad)) == "EINVAL", bad
     assert machine.dmesg()[0] == "synth uevent: /module/conform: unknown uevent action string"
     assert machine.dmesg()[-1] == "synth uevent: /module/conform: incorrect uevent action arguments"
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ RUNNER = Path(__file__).parent.parent / "scripts/upstream-selftests"
 SECONDS = 120
 TESTS = "tools/testing/selftests/livepatch"
 
+Selftests = Callable[..., subprocess.CompletedProcess[str]]
+
 
 @pytest.fixture
-def selftests(linux_source: Path):
+def selftests(linux_source: Path) -> Selftests:
     """Run scripts of a tree that has the tests; skips where it cannot be done."""
     for tool in ("modprobe", "modinfo", "depmod", "rmmod", "sysctl", "dmesg", "awk"):
         if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
@@ -48,7 +51,7 @@ def selftests(linux_source: Path):
     return run
 
 
-def test_two_scripts_pass(selftests) -> None:
+def test_two_scripts_pass(selftests: Selftests) -> None:
     done = selftests("test-livepatch.sh", "test-ftrace.sh")
     lines = done.stdout.splitlines()
     assert lines[:-1] == [
@@ -61,7 +64,9 @@ def test_two_scripts_pass(selftests) -> None:
     assert done.returncode == 0
 
 
-def test_a_case_that_fails_is_told(selftests, linux_source: Path, tmp_path: Path) -> None:
+def test_a_case_that_fails_is_told(
+    selftests: Selftests, linux_source: Path, tmp_path: Path
+) -> None:
     tree = tmp_path / "linux"
     for part in ("samples/livepatch", "lib/livepatch", TESTS):
         shutil.copytree(linux_source / part, tree / part)

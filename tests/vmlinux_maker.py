@@ -8,7 +8,7 @@ import gzip
 import lzma
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -282,7 +282,7 @@ def _lz4(data: bytes) -> bytes:
 
 
 _XZ_FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 1}]
-COMPRESSIONS = {
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, mtime=0),
     "xz": lambda data: lzma.compress(data, check=lzma.CHECK_CRC32, filters=_XZ_FILTERS),
     "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE, preset=1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Rows whose reference is a Debian kernel booted in QEMU (TCG), with the host's own tools in it."""
+"""Rows whose reference is a Debian kernel booted in QEMU (TCG), with the host's programs in it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import debian
-import qemu
 import unicorn
+from klpfs_scripts import debian, environment, qemu
+from klpfs_scripts.command import ScriptError
 
 from benchmarks.footprint import mebibytes
 from benchmarks.guest import Guest, booted
 from benchmarks.mounts import new_directory
-from benchmarks.rows import SOURCES, Bench, Figure, Missing, Reach, compare, in_trio, row
+from benchmarks.rows import SOURCES, Bench, Figure, Missing, Target, compare, in_trio, row
 
 QEMU = "QEMU"
 TESTED = ("bench_target", "bench_patch")
 
 
 def debian_kernel(bench: Bench) -> debian.Kernel:
-    """The one that is booted. Raises `Missing`."""
+    """Return the kernel that is booted. Raises `Missing`."""
     if bench.quick:
         raise Missing("not with --quick: it boots a kernel in QEMU")
     try:
-        debian.set_up(*qemu.PACKAGES)
+        environment.set_up(*qemu.PACKAGES)
         return debian.kernel()
-    except debian.DebianError as error:
+    except ScriptError as error:
         raise Missing(str(error).splitlines()[0]) from None
 
 
 def debian_modules(bench: Bench, kernel: debian.Kernel) -> Path:
-    """The upstream ones and ours, built for it."""
+    """Build the upstream modules and ours for ``kernel``, and return their directory. Raises
+    `Missing`."""
     directory = bench.work / "debian-modules"
     if not directory.exists():
         directory.mkdir()
@@ -53,7 +53,7 @@ def debian_modules(bench: Bench, kernel: debian.Kernel) -> Path:
 
 @contextmanager
 def booted_in_qemu(bench: Bench, *arguments: str) -> Iterator[qemu.Qemu]:
-    """A shell on Debian's kernel. Raises `Missing`."""
+    """Boot Debian's kernel, up to a shell. Raises `Missing`."""
     kernel = debian_kernel(bench)
     try:
         modules = debian_modules(bench, kernel)
@@ -86,7 +86,7 @@ rmmod bench_patch bench_target
 
 
 def by_loop(machine: qemu.Qemu, count: int) -> float:
-    """Microseconds by the guest's clock that a patched call takes longer than an unpatched one."""
+    """Return by how many guest microseconds a patched call takes longer than an unpatched one."""
     done = machine.run(f"set -- {count}\n{LOOP}")
     took = {(state, n): int(us) for state, n, us in re.findall(r"(\w+) (\d+) (\d+)\n", done.output)}
     if len(took) != 4:
@@ -97,7 +97,7 @@ def by_loop(machine: qemu.Qemu, count: int) -> float:
 
 @row("patched-call")
 def patched_call(bench: Bench) -> Iterator[Figure]:
-    """What a call of a patched function takes more than one of the same function unpatched."""
+    """The difference between a call of a patched function and of the same function unpatched."""
     count = bench.size(1_000_000, 1000)
     ours, instructions = zip(*in_trio(_patched_call, bench, count), strict=True)
     try:
@@ -110,8 +110,8 @@ def patched_call(bench: Bench) -> Iterator[Figure]:
         yield Figure("patched call", "ns more", min(ours), note=str(missing))
         yield Figure("patched call: instructions", "more", min(instructions))
         return
-    yield from compare("patched call", "ns more", list(ours), {QEMU: (theirs, Reach(1))})
-    yield Figure("patched call: instructions", "more", min(instructions), counted, QEMU, Reach(1))
+    yield from compare("patched call", "ns more", list(ours), {QEMU: (theirs, Target(1))})
+    yield Figure("patched call: instructions", "more", min(instructions), counted, QEMU, Target(1))
 
 
 async def _patched_call(bench: Bench, count: int) -> AsyncIterator[tuple[float, int]]:
@@ -128,7 +128,7 @@ async def _patched_call(bench: Bench, count: int) -> AsyncIterator[tuple[float, 
 
 
 async def executed(guest: Guest, name: str) -> int:
-    """How many instructions a call takes."""
+    """Return the number of instructions that a call takes."""
     count = 0
 
     def instruction(*_: object) -> None:
@@ -151,7 +151,8 @@ async def executed(guest: Guest, name: str) -> int:
 
 @row("start")
 def start(bench: Bench) -> Iterator[Figure]:
-    """From the command to the first file that was read; cold: with an empty cache."""
+    """The time from the command to the first file that is read; cold: with an empty cache."""
+    figures: list[tuple[str, str, Path | None]]
     figures = [("embedded", "warm", None), ("embedded", "cold", None)]
     theirs: float | None = None
     why = ""
@@ -170,20 +171,20 @@ def start(bench: Bench) -> Iterator[Figure]:
         took = sorted(to_first_cat(bench, vmlinuz, kind) for _ in range(repetitions))
         yield Figure(
             f"start: {name}, {kind}", "s", took[len(took) // 2], theirs, f"{QEMU} to a shell",
-            Reach(1 / 20) if kind == "warm" else None, note=why,
+            Target(1 / 20) if kind == "warm" else None, note=why,
         )  # fmt: skip
 
 
 def to_first_cat(bench: Bench, vmlinuz: Path | None, kind: str) -> float:
-    """Seconds."""
-    environment = dict(os.environ)
+    """Mount a machine and read a file, and return the seconds that both take."""
+    variables = dict(os.environ)
     if kind == "cold":
-        environment["XDG_CACHE_HOME"] = str(new_directory(bench, "cache"))
+        variables["XDG_CACHE_HOME"] = str(new_directory(bench, "cache"))
     mountpoint = new_directory(bench, "start")
-    klpfs = [sys.executable, "-P", "-m", "klpfs"]
+    klpfs = environment.klpfs()
     options = ["--kernel", str(vmlinuz)] if vmlinuz else []
     begin = time.monotonic()
-    subprocess.run([*klpfs, "mount", *options, str(mountpoint)], env=environment, check=True)
+    subprocess.run([*klpfs, "mount", *options, str(mountpoint)], env=variables, check=True)
     subprocess.run(["cat", mountpoint / "proc/cmdline"], stdout=subprocess.DEVNULL, check=True)
     took = time.monotonic() - begin
     subprocess.run([*klpfs, "umount", str(mountpoint)], check=True)
@@ -209,7 +210,7 @@ done
 
 @row("sample")
 def sample(bench: Bench) -> Iterator[Figure]:
-    """The same shell script on both: from insmod(8) on, with the stock tools."""
+    """The same shell script on both, with the usual programs: from insmod to rmmod."""
     count = bench.size(10, 1)
     script = f"set -- {count}\n{SAMPLE_STORY}"
     theirs, why = "", ""
@@ -227,17 +228,16 @@ def sample(bench: Bench) -> Iterator[Figure]:
         if not mine:
             raise Missing(f"klpfs run: {ours.strip()}")
         if booted:
-            yield from compare(f"sample: {step}", "ms", mine, {QEMU: (booted, Reach(1))})
+            yield from compare(f"sample: {step}", "ms", mine, {QEMU: (booted, Target(1))})
         else:
             yield Figure(f"sample: {step}", "ms", sorted(mine)[len(mine) // 2], note=why)
 
 
 def under_klpfs(bench: Bench, script: str) -> str:
-    """What a script prints under ``klpfs run``."""
-    source = debian.SCRIPTS.parent / "tests/modules/livepatch-sample.c"
+    """Run a script under ``klpfs run``, and return what it prints."""
     modules = new_directory(bench, "sample")
-    klpfs = [sys.executable, "-P", "-m", "klpfs"]
-    subprocess.run([*klpfs, "build", "-q", "-o", str(modules), str(source)], check=True)
+    klpfs = environment.klpfs()
+    subprocess.run([*klpfs, "build", "-q", "-o", str(modules), str(environment.SAMPLE)], check=True)
     command = [
         *klpfs,
         "run",
@@ -250,16 +250,16 @@ def under_klpfs(bench: Bench, script: str) -> str:
         "-c",
         script,
     ]
-    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    variables = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     return done.stdout + done.stderr
 
 
 @row("selftests")
 def selftests(bench: Bench) -> Iterator[Figure]:
-    """The 22 upstream cases on both, by scripts/qemu-selftests."""
+    """The upstream selftests on both, by scripts/qemu-selftests."""
     debian_kernel(bench)
-    command = [str(debian.SCRIPTS / "qemu-selftests"), "--json"]
+    command = [str(environment.SCRIPTS / "qemu-selftests"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout.startswith("{"):
         raise Missing((done.stderr or done.stdout).strip()[-200:])
@@ -268,7 +268,7 @@ def selftests(bench: Bench) -> Iterator[Figure]:
     for name, ours in machines:
         for title, key in (("", "seconds"), (", with the boot", "seconds_with_boot")):
             yield Figure(
-                f"selftests: {name}{title}", "s", ours[key], theirs[1][key], QEMU, Reach(1 / 4),
+                f"selftests: {name}{title}", "s", ours[key], theirs[1][key], QEMU, Target(1 / 4),
                 note=f"{ours['passed']} of {ours['of']} passed, {theirs[1]['passed']} in QEMU",
             )  # fmt: skip
 

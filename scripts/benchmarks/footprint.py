@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory and idle CPU time of the process behind a mount."""
+"""Memory and idle CPU time of a mount's daemon."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.mounts import mounted
-from benchmarks.rows import Bench, Figure, Missing, Reach, needs, row
+from benchmarks.rows import Bench, Figure, Missing, Target, needs, row
 from klpfs.pytest_plugin import Machine
 
 
 def daemon(machine: Machine) -> int:
-    """The process behind a mount."""
+    """Return the pid of a mount's daemon."""
     return int(machine.read("machine/pid"))
 
 
 def mebibytes(process: int, field: str, file: str = "smaps_rollup") -> float:
-    """Rss or Pss of a process."""
+    """Return a field, such as Rss or Pss, of a process."""
     text = Path(f"/proc/{process}/{file}").read_text()
     found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
     assert found is not None
@@ -29,6 +29,7 @@ def mebibytes(process: int, field: str, file: str = "smaps_rollup") -> float:
 
 
 def module(bench: Bench, number: int) -> Path:
+    """Build a module that does nothing, and return its path."""
     name = f"bench_many_{number}"
     text = (
         "// SPDX-License-Identifier: GPL-2.0-or-later\n#include <linux/module.h>\n"
@@ -41,7 +42,7 @@ def module(bench: Bench, number: int) -> Path:
 
 @row("memory")
 def memory(bench: Bench) -> Iterator[Figure]:
-    """Resident pages of a daemon; of several, what each one adds, shared pages counted once."""
+    """Resident pages of a daemon, and what each further daemon adds; shared pages count once."""
     counts = (0, 10, 100) if not bench.quick else (0, 2)
     modules = [module(bench, number) for number in range(counts[-1])]
     with mounted(bench) as machine:
@@ -53,7 +54,7 @@ def memory(bench: Bench) -> Iterator[Figure]:
             machine.read("proc/cmdline")
             yield Figure(
                 f"memory: {count} modules", "MiB", mebibytes(daemon(machine), "Rss"),
-                reach=Reach(80, of="ours"),
+                target=Target(80, of="ours"),
             )  # fmt: skip
     with ExitStack() as stack:
         machines, sums = bench.size(50, 2), []
@@ -64,16 +65,16 @@ def memory(bench: Bench) -> Iterator[Figure]:
         alone = mebibytes(sums[0], "Rss")
         together = sum(mebibytes(process, "Pss") for process in sums)
         yield Figure(
-            f"memory: each of {machines} machines further",
+            f"memory: each further machine, of {machines}",
             "MiB",
             (together - alone) / (machines - 1),
-            reach=Reach(50, of="ours"),
+            target=Target(50, of="ours"),
         )
 
 
 @row("idle")
 def idle(bench: Bench) -> Iterator[Figure]:
-    """What strace(1) counts in the process behind a mount that nobody uses."""
+    """System calls of a daemon that has no requests, counted by strace(1)."""
     seconds = bench.size(10, 1)
     with mounted(bench) as machine:
         machine.read("proc/cmdline")
@@ -83,13 +84,13 @@ def idle(bench: Bench) -> Iterator[Figure]:
         calls = system_calls(process, seconds)
         used = cpu_seconds(process) - before
     yield Figure(
-        f"idle: system calls in {seconds} s", "", calls, reach=Reach(0, of="ours"),
+        f"idle: system calls in {seconds} s", "", calls, target=Target(0, of="ours"),
         note=f"{used * 1e3:.3g} ms of CPU time",
     )  # fmt: skip
 
 
 def cpu_seconds(process: int) -> float:
-    """By the scheduler's own account, in which a wake-up shows."""
+    """Return the CPU time of a process, as the scheduler counts it: exact enough for one wake-up."""
     nanoseconds = 0
     for thread in Path(f"/proc/{process}/task").iterdir():
         nanoseconds += int((thread / "schedstat").read_text().split()[0])
@@ -97,7 +98,7 @@ def cpu_seconds(process: int) -> float:
 
 
 def system_calls(process: int, seconds: float) -> float:
-    """How many a process makes. Those that it was in at the beginning do not count."""
+    """Return how many system calls a process begins in ``seconds``."""
     needs("strace")
     command = ["timeout", "-s", "INT", str(seconds), "strace", "-f", "-c", "-p", str(process)]
     done = subprocess.run(command, capture_output=True, text=True)

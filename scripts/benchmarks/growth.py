@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patches of many functions, under many tasks: how the time grows."""
+"""Patches of many functions, under many tasks, and how the time grows with their number."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import trio
 
 from benchmarks.guest import Guest, booted
-from benchmarks.rows import Bench, Figure, Reach, in_trio, row
+from benchmarks.rows import Bench, Figure, Target, in_trio, row
 from klpfs.machine.kernel.sched.core import Task
 
 MEMORY = 1 << 30
-"""Ten thousand kernel stacks take 164 MB."""
+"""The bytes of the machine's memory. Ten thousand kernel stacks take 164 MB."""
 LINEAR = 2.0
-"""How much more a function, or a task, may take among a hundred times as many."""
+"""The largest ratio of the time for one of many functions, or tasks, to that for one of few."""
 
 
 def target_source(functions: int) -> str:
-    """A module with many functions, and one to sleep in."""
+    """Return the source of a module with many functions, and one that sleeps."""
     each = "".join(
         f"noinline int many_{i}(void);\nnoinline int many_{i}(void)\n{{\n\tbarrier();\n\treturn {i};\n}}\n"
         for i in range(functions)
@@ -45,7 +45,7 @@ MODULE_LICENSE("GPL");
 
 
 def patch_source(functions: int) -> str:
-    """A patch of as many, which is enabled by many_enable()."""
+    """Return the source of a patch for as many functions, which many_enable() enables."""
     bodies = "".join(
         f"static noinline int new_{i}(void)\n{{\n\tbarrier();\n\treturn -{i};\n}}\n"
         for i in range(functions)
@@ -79,7 +79,7 @@ MODULE_INFO(livepatch, "Y");
 
 @row("growth")
 def growth(bench: Bench) -> Iterator[Figure]:
-    """From klpfs's call of klp_enable_patch to the end of the transition."""
+    """The time from the call of klp_enable_patch() to the end of the transition."""
     most, middle = bench.size(10_000, 100), bench.size(1_000, 50)
     counts = [1, 100, most] if not bench.quick else [1, most]
     functions = {n: measured(bench, n, 1) for n in counts}
@@ -90,22 +90,23 @@ def growth(bench: Bench) -> Iterator[Figure]:
         f"enable: {middle:,} functions, {middle:,} tasks",
         "s",
         measured(bench, middle, middle),
-        reach=Reach(1, of="ours"),
+        target=Target(1, of="ours"),
     )
 
 
 def linear(what: str, times: dict[int, float]) -> Iterator[Figure]:
-    """What one of many takes, beside one of fewer."""
+    """Yield the time for one of many functions or tasks, beside the time for one of fewer."""
     each = {count: seconds / count * 1e6 for count, seconds in times.items()}
     fewer, more = sorted(times)[-2:]
     yield Figure(
         f"enable: {more:,} {what}", "us each", each[more], each[fewer], f"of {fewer:,}",
-        Reach(LINEAR), note=f"{more:,} {what}: {times[more]:.3g} s",
+        Target(LINEAR), note=f"{more:,} {what}: {times[more]:.3g} s",
     )  # fmt: skip
 
 
 def measured(bench: Bench, functions: int, tasks: int) -> float:
-    """Seconds to enable a patch of so many functions under so many tasks that sleep."""
+    """Return the seconds that it takes to enable a patch of ``functions`` under ``tasks`` that
+    sleep."""
     target, patch = (
         module(bench, f"many{kind}", source(functions), functions)
         for kind, source in (("", target_source), ("_patch", patch_source))
@@ -117,7 +118,7 @@ def measured(bench: Bench, functions: int, tasks: int) -> float:
 
 
 def module(bench: Bench, name: str, text: str, functions: int) -> Path:
-    """A module named ``name``, built once for each number of functions."""
+    """Build the module ``name``, once for each number of functions, and return its path."""
     directory = bench.work / f"growth-{functions}"
     directory.mkdir(exist_ok=True)
     built = directory / f"{name}.ko"
@@ -148,5 +149,6 @@ async def _measured(target: Path, patch: Path, tasks: int) -> AsyncIterator[floa
 
 
 async def load(guest: Guest, module: Path) -> None:
+    """Load a module."""
     async with guest.kernel.sched.user_task(1000, "insmod"):
         await guest.kernel.modules.init_module(module.read_bytes())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guest code, traps and tasks, on a kernel in this process, beside unicorn alone."""
+"""Guest code, traps and tasks on a kernel in this process, beside unicorn alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import ctypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 import unicorn
 from unicorn import x86_const as x86
 
-from benchmarks.rows import Bench, Figure, Reach, compare, in_trio, row
+from benchmarks.rows import Bench, Figure, Target, compare, in_trio, row
 from klpfs.machine.image import embedded
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.kernel import Kernel
@@ -21,16 +22,18 @@ from klpfs.machine.memory import PAGE_SIZE, START_KERNEL_MAP, Memory, page_align
 
 
 class Guest:
-    """A kernel and what it is asked to do; all by one process."""
+    """A kernel, and the actions of a process on it."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
     async def insmod(self, bench: Bench, name: str) -> None:
+        """Load a module of the benchmark."""
         async with self.kernel.sched.user_task(1000, "insmod"):
             await self.kernel.modules.init_module((bench.modules / f"{name}.ko").read_bytes())
 
     def symbol(self, name: str) -> int:
+        """Return the address of a symbol of the kernel or of a module. Raises LookupError."""
         symbols = self.kernel.symbols
         for module in (None, *self.kernel.modules.names()):
             address = symbols.lookup(name, module)
@@ -39,7 +42,7 @@ class Guest:
         raise LookupError(name)
 
     async def seconds(self, name: str, count: int) -> float:
-        """How long a function takes that is given ``count``."""
+        """Call a function with the argument ``count``, and return the seconds that it takes."""
         function = self.symbol(name)
         async with self.kernel.sched.user_task(1001, "bench") as task:
             start = time.perf_counter()
@@ -49,6 +52,7 @@ class Guest:
 
 @asynccontextmanager
 async def booted(memory_size: int = 256 << 20) -> AsyncIterator[Guest]:
+    """Boot the embedded kernel; switch it off at the end."""
     kernel = Kernel(embedded.load(), Clock(), memory_size=memory_size)
     try:
         async with trio.open_nursery() as nursery:
@@ -76,7 +80,7 @@ class Bare:
         self.add_page(self._halt, b"\xf4")
 
     def add_page(self, address: int, data: bytes = b"") -> int:
-        """Pages with ``data`` at a virtual address."""
+        """Map pages with ``data`` at a virtual address, and return it."""
         size = page_align(max(len(data), 1))
         paddr = self.memory.alloc_pages(size)
         self.memory.map(address, paddr, size, writable=True, executable=True)
@@ -84,7 +88,7 @@ class Bare:
         return address
 
     def seconds(self, function: int, count: int) -> float:
-        """How long a function takes that is given ``count``."""
+        """Call a function with the argument ``count``, and return the seconds that it takes."""
         top = self._stack + PAGE_SIZE - 16
         self.memory.write(top, self._halt.to_bytes(8, "little"))
         self.uc.reg_write(x86.UC_X86_REG_RSP, top)
@@ -97,7 +101,7 @@ class Bare:
 async def turns(
     bench: Bench, ours: Callable[[], Awaitable[float]], reference: Callable[[], float]
 ) -> tuple[list[float], list[float]]:
-    """Both, once to warm up, and then one after the other."""
+    """Run both once to warm up, then in turns, and return the results of both."""
     await ours(), reference()
     pairs = [(await ours(), reference()) for _ in range(bench.repetitions)]
     return [a for a, _ in pairs], [b for _, b in pairs]
@@ -108,7 +112,7 @@ async def turns(
 
 @row("guest")
 def guest(bench: Bench) -> Iterator[Figure]:
-    """The same code, byte for byte at the same addresses, in both."""
+    """The same code, byte for byte at the same addresses, on the kernel and on unicorn alone."""
     yield from in_trio(_guest, bench)
 
 
@@ -126,11 +130,11 @@ async def _guest(bench: Bench) -> AsyncIterator[Figure]:
             count = bench.size(count, count // 100)
             pairs = await turns(
                 bench,
-                lambda name=name, count=count: ours.seconds(f"bench_{name}", count),
-                lambda function=function, count=count: bare.seconds(function, count),
+                partial(ours.seconds, f"bench_{name}", count),
+                partial(bare.seconds, function, count),
             )
             mine, theirs = ([seconds / count * 1e9 for seconds in column] for column in pairs)
-            reference = {"bare unicorn": (theirs, Reach(1 / 0.95))}
+            reference = {"bare unicorn": (theirs, Target(1 / 0.95))}
             for figure in compare(f"guest: {name}", "ns", mine, reference):
                 yield figure
 
@@ -140,7 +144,7 @@ async def _guest(bench: Bench) -> AsyncIterator[Figure]:
 
 @row("trap")
 def trap(bench: Bench) -> Iterator[Figure]:
-    """A function of the kernel that Python stands in for; the reference does nothing at all."""
+    """A function of the kernel that Python replaces; the reference is a hook that does nothing."""
     yield from in_trio(_trap, bench)
 
 
@@ -155,11 +159,11 @@ async def _trap(bench: Bench) -> AsyncIterator[Figure]:
         for name, traps in (("kmalloc", 2), ("printk", 1)):
             pairs = await turns(
                 bench,
-                lambda name=name, n=count // traps: ours.seconds(f"bench_{name}", n),
-                lambda: bare.seconds(loop, count),
+                partial(ours.seconds, f"bench_{name}", count // traps),
+                partial(bare.seconds, loop, count),
             )
             mine, theirs = ([seconds / count * 1e6 for seconds in column] for column in pairs)
-            reference = {"bare out hook": (theirs, Reach(3))}
+            reference = {"bare out hook": (theirs, Target(3))}
             for figure in compare(f"trap: {name}", "us", mine, reference):
                 yield figure
 
@@ -169,7 +173,7 @@ async def _trap(bench: Bench) -> AsyncIterator[Figure]:
 
 @row("switch")
 def switch(bench: Bench) -> Iterator[Figure]:
-    """Two tasks that give each other the processor, by schedule()."""
+    """Two tasks that call schedule() in turns."""
     yield from in_trio(_switch, bench)
 
 
@@ -201,6 +205,6 @@ async def _switch(bench: Bench) -> AsyncIterator[Figure]:
 
         pairs = await turns(bench, both, save_and_restore)
         mine, theirs = ([seconds / (2 * count) * 1e6 for seconds in column] for column in pairs)
-        reference = {"save and restore": (theirs, Reach(10))}
+        reference = {"save and restore": (theirs, Target(10))}
         for figure in compare("task switch", "us", mine, reference):
             yield figure

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A mounted machine, and mounts of the reference programs with a copy of what it shows."""
+"""A mounted machine, and mounts of the reference programs with a copy of its files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from klpfs.pytest_plugin import Machine
 
 ANSWER_SECONDS = 30
 COPIED = ("sys", "proc")
-"""What the reference programs show; the rest of a mount has devices in it."""
+"""The directories that the reference programs show. The others have devices in them."""
 
 
 def new_directory(bench: Bench, name: str) -> Path:
+    """Create a directory for this run, and return its path."""
     path = bench.work / f"{name}-{time.monotonic_ns()}"
     path.mkdir()
     return path
@@ -28,7 +29,7 @@ def new_directory(bench: Bench, name: str) -> Path:
 
 @contextmanager
 def mounted(bench: Bench, *options: str) -> Iterator[Machine]:
-    """A klpfs mount in real time."""
+    """Mount a machine of klpfs, in real time. Raises `Missing`."""
     if not os.path.exists("/dev/fuse"):
         raise Missing("there is no /dev/fuse")
     machine = Machine(new_directory(bench, "klpfs"), *options)
@@ -39,7 +40,7 @@ def mounted(bench: Bench, *options: str) -> Iterator[Machine]:
 
 
 def copy_of(bench: Bench, machine: Machine) -> Path:
-    """A directory with the files of a mount as they are now."""
+    """Copy the files of a mount as they are now, and return the directory."""
     copy = new_directory(bench, "copy")
     for top in COPIED:
         source = machine.path(top)
@@ -52,12 +53,13 @@ def copy_of(bench: Bench, machine: Machine) -> Path:
 
 
 def copy_file(source: Path, target: Path) -> None:
+    """Copy a file with its mode, or a link."""
     if source.is_symlink():
         target.symlink_to(os.readlink(source))
     elif source.is_file():
         try:
             data = source.read_bytes()
-        except OSError:  # for writing only
+        except OSError:  # it can only be written
             data = b""
         target.write_bytes(data)
         target.chmod(source.stat().st_mode & 0o777)
@@ -65,7 +67,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 @contextmanager
 def reference(bench: Bench, command: Sequence[str], directory: Path) -> Iterator[Path]:
-    """A mount of a reference program, with ``directory`` in it."""
+    """Mount ``directory`` by a reference program. Raises `Missing`."""
     mountpoint = new_directory(bench, "reference")
     process = subprocess.Popen([*command, str(directory), str(mountpoint)])
     try:
@@ -85,11 +87,12 @@ def reference(bench: Bench, command: Sequence[str], directory: Path) -> Iterator
 
 
 def minimal_pyfuse3() -> list[str]:
+    """Return the command of the reference program in Python."""
     return [sys.executable, str(SOURCES / "minimal_pyfuse3.py")]
 
 
 def minimal_libfuse(bench: Bench) -> list[str]:
-    """Compiles it. Raises `Missing`."""
+    """Compile the reference program in C, and return its command. Raises `Missing`."""
     needs("gcc")
     needs("pkg-config")
     program = bench.work / "minimal_libfuse"

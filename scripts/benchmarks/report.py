@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Figures for people, for programs, and for later."""
+"""Figures as a table, as JSON, and as a line of the history."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -19,11 +18,11 @@ from rich.table import Table
 from benchmarks.rows import Figure
 
 WIDTH = 120
-"""Columns, where there is no terminal to ask."""
+"""The columns of the table if standard output is no terminal."""
 
 
 def machine() -> str:
-    """The computer, in a line."""
+    """Return a line about the computer."""
     model = "unknown processor"
     with open("/proc/cpuinfo") as lines:
         for line in lines:
@@ -37,13 +36,13 @@ def machine() -> str:
 
 
 def as_json(figures: Iterable[Figure]) -> dict[str, object]:
-    """Everything, as plain data."""
+    """Return the figures, and what they depend on, as plain data."""
     lines = [
         {
             **dataclasses.asdict(figure),
-            "reach": str(figure.reach) if figure.reach else None,
+            "target": str(figure.target) if figure.target else None,
             "ratio": figure.ratio,
-            "reached": figure.reached,
+            "met": figure.met,
         }
         for figure in figures
     ]
@@ -67,7 +66,7 @@ def _commit() -> str:
 
 
 def history() -> Path:
-    """The file that every full run is added to, a line of JSON each."""
+    """Return the path of the history: a line of JSON for each full run."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state, "klpfs/benchmarks.jsonl")
 
@@ -80,13 +79,13 @@ def remember(figures: Iterable[Figure]) -> None:
 
 
 def show(figures: Iterable[Figure]) -> None:
-    """The table."""
+    """Print the table."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
     table = Table(title=f"{machine()}, load {os.getloadavg()[0]:.1f}")
     notes: dict[str, int] = {}
-    for title in ("row", "ours", "reference", "ratio", "reach", "reached"):
+    for title in ("row", "ours", "reference", "ratio", "target", "met"):
         table.add_column(title, justify="right" if title in ("ours", "ratio") else "left")
     for figure in figures:
         reference = figure.against
@@ -98,8 +97,8 @@ def show(figures: Iterable[Figure]) -> None:
             f"{number(figure.ours)} {figure.unit}",
             reference,
             number(figure.ratio),
-            str(figure.reach or ""),
-            {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[figure.reached],
+            str(figure.target or ""),
+            {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[figure.met],
         )
     console.print(table)
     for note, i in notes.items():
@@ -107,17 +106,7 @@ def show(figures: Iterable[Figure]) -> None:
 
 
 def number(value: float | None) -> str:
-    """Three digits that count."""
+    """Return a number with three significant digits."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-@contextmanager
-def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Says on standard error which row is being measured."""
-    if quiet:
-        yield lambda name: None
-        return
-    with Console(stderr=True).status("") as status:
-        yield lambda name: status.update(name)

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a row of the benchmark is, and how two things are measured beside each other."""
+"""Rows and figures of the benchmark, and the measurement of two programs in turns."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 MODULES = ("guest", "files", "growth", "booted", "footprint")
-"""Where the rows are, in the order of the table."""
+"""The modules of this package with the rows, in the order of the table."""
+
+Item = TypeVar("Item")
+Arguments = ParamSpec("Arguments")
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "sources"
@@ -24,16 +26,16 @@ SOURCES = HERE / "sources"
 
 
 class Missing(Exception):
-    """A row cannot be measured here; the message says what is not there."""
+    """A row cannot be measured here. The message says what is missing."""
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What a row should reach."""
+class Target:
+    """The largest value that a figure should have."""
 
     limit: float
     of: str = "ratio"
-    """"ratio", or "ours" where the figure itself is bounded."""
+    """The value that has the limit: "ratio", or "ours" for the figure itself."""
 
     def __str__(self) -> str:
         return f"ratio at most {self.limit:g}" if self.of == "ratio" else f"at most {self.limit:g}"
@@ -48,34 +50,37 @@ class Figure:
     ours: float | None = None
     reference: float | None = None
     against: str = ""
-    """What the reference is."""
-    reach: Reach | None = None
+    """The name of the reference."""
+    target: Target | None = None
     note: str = ""
     paired: float | None = None
-    """The median of the ratios of neighbouring measurements, where there are several."""
+    """The median of the ratios of neighbouring measurements, if there are several."""
 
     @property
     def ratio(self) -> float | None:
-        """Ours by the reference: less is better."""
+        """Our figure by the reference; less is better."""
         if self.paired is not None:
             return self.paired
         return self.ours / self.reference if self.ours is not None and self.reference else None
 
     @property
-    def reached(self) -> bool | None:
-        """None where nothing was asked for, or where it could not be measured."""
-        value = self.ratio if self.reach and self.reach.of == "ratio" else self.ours
-        return value <= self.reach.limit if self.reach and value is not None else None
+    def met(self) -> bool | None:
+        """Whether the target is met; None without a target, or if it could not be measured."""
+        value = self.ratio if self.target and self.target.of == "ratio" else self.ours
+        return value <= self.target.limit if self.target and value is not None else None
 
 
 @dataclass(frozen=True)
 class Row:
+    """A function that measures, and gives one figure or several."""
+
     name: str
     run: Callable[[Bench], Iterable[Figure]]
 
     def measure(self, bench: Bench) -> list[Figure]:
-        """Its figures; one without numbers, and the reason, where it cannot be measured."""
-        figures = []
+        """Return the figures. If the row cannot be measured, one of them has no numbers but the
+        reason."""
+        figures: list[Figure] = []
         try:
             figures += self.run(bench)
         except Missing as missing:
@@ -105,11 +110,13 @@ def _all() -> dict[str, Row]:
 
 
 def names() -> list[str]:
+    """Return the names of the rows, in the order of the table."""
     return list(_all())
 
 
 def choose(beginnings: Iterable[str] | None) -> list[Row]:
-    """The rows whose names begin with one of these. Raises LookupError."""
+    """Return the rows whose names begin with one of ``beginnings``; all for None. Raises
+    LookupError."""
     rows = _all()
     if beginnings is None:
         return list(rows.values())
@@ -117,19 +124,19 @@ def choose(beginnings: Iterable[str] | None) -> list[Row]:
     for beginning in beginnings:
         found = {name: each for name, each in rows.items() if name.startswith(beginning)}
         if not found:
-            raise LookupError(f"no row begins with {beginning}; --list")
+            raise LookupError(f"no row begins with {beginning}: --list prints their names")
         chosen |= found
     return list(chosen.values())
 
 
 class Bench:
-    """One run of the benchmark: how much is measured, and what several rows need. A context manager."""
+    """A run of the benchmark: how much it measures, and what several rows need. A context manager."""
 
     def __init__(self, *, quick: bool, repetitions: int) -> None:
         self.quick = quick
         self.repetitions = 1 if quick else repetitions
         self.at_end = ExitStack()
-        """What is undone when the run is over."""
+        """Undone at the end of the run."""
 
     def __enter__(self) -> Bench:
         return self
@@ -138,7 +145,7 @@ class Bench:
         self.at_end.close()
 
     def size(self, full: int, quick: int) -> int:
-        """How many of something: the second with --quick."""
+        """Return ``full``, or ``quick`` in a quick run."""
         return quick if self.quick else full
 
     @cached_property
@@ -148,7 +155,7 @@ class Bench:
 
     @cached_property
     def modules(self) -> Path:
-        """Those of `SOURCES`, built for the embedded kernel."""
+        """The directory with the modules of `SOURCES`, built for the embedded kernel."""
         from klpfs.modules import kbuild
 
         directory = self.work / "modules"
@@ -158,7 +165,7 @@ class Bench:
         return directory
 
     def build_fresh(self, name: str, text: str) -> Path:
-        """A module from a source that is made up."""
+        """Build a module from a source that a row has generated, and return its path."""
         from klpfs.modules import kbuild
 
         source = self.work / f"{name}.c"
@@ -166,13 +173,13 @@ class Bench:
         return kbuild.build([source], self.work)[0]
 
     def take_turns(self, *functions: Callable[[], float]) -> list[list[float]]:
-        """What each of the functions gives, several times, one after the other."""
+        """Call the functions in turns, several times, and return the results of each."""
         turns = [[function() for function in functions] for _ in range(self.repetitions)]
         return [list(column) for column in zip(*turns, strict=True)]
 
 
 def needs(program: str) -> None:
-    """Raises `Missing` if there is no such program."""
+    """Raise `Missing` if there is no such program."""
     if not shutil.which(program):
         raise Missing(f"there is no {program}")
 
@@ -181,25 +188,25 @@ def compare(
     name: str,
     unit: str,
     ours: list[float],
-    references: dict[str, tuple[list[float], Reach | None]],
+    references: Mapping[str, tuple[list[float], Target | None]],
     note: str = "",
 ) -> Iterator[Figure]:
-    """A figure for each reference, from measurements that were made in turns."""
+    """Yield a figure for each reference, from measurements that were made in turns."""
     middle = statistics.median(ours)
-    for against, (theirs, reach) in references.items():
+    for against, (theirs, target) in references.items():
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-        yield Figure(name, unit, middle, statistics.median(theirs), against, reach, note, ratio)
+        yield Figure(name, unit, middle, statistics.median(theirs), against, target, note, ratio)
 
 
-def in_trio(function: Callable[..., Any], *arguments: object) -> Any:
-    """Run an async function, or an async generator to a list of what it gives."""
+def in_trio(
+    generator: Callable[Arguments, AsyncIterator[Item]],
+    *arguments: Arguments.args,
+    **keywords: Arguments.kwargs,
+) -> list[Item]:
+    """Run an async generator to its end, and return what it yields."""
     import trio
 
-    async def collect() -> list[Any]:
-        return [item async for item in function(*arguments)]
+    async def collect() -> list[Item]:
+        return [item async for item in generator(*arguments, **keywords)]
 
-    return (
-        trio.run(collect)
-        if inspect.isasyncgenfunction(function)
-        else trio.run(function, *arguments)
-    )
+    return trio.run(collect)

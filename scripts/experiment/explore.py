@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every interleaving of two tasks and one patch, on the machine itself.
 
-Task 0 and task 1 each do one job of units.c, in four moves: between them they stand at calls and returns, in
-the middle of a patched function or between two. The patch P has two moves: it is enabled; then a second
-passes, or, where functions or tasks change one by one, the next of them does. A schedule is a word of these
-moves, such as ``0P00``; when it has torn nothing, everybody is let run to the end.
+Task 0 and task 1 each do one job of units.c, in four moves. Between two moves a task waits at a
+call or a return, in the middle of a patched function or between two of them. The patch P has two
+moves. The first enables it. In the second one second passes; or the next function or task changes,
+where these change one by one. A schedule is a word of moves, such as ``0P00``. If it has torn
+nothing by then, both tasks and the patch run to the end.
 """
 
 from __future__ import annotations
@@ -13,40 +14,44 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
-from run import STEPPED, Change, Subject, machine
-from table import KINDS
 
+from experiment.run import STEPPED, Change, Subject, machine
+from experiment.table import KINDS
 from klpfs.machine.kernel.livepatch.consistency import Model
 from klpfs.machine.kernel.sched.core import Task
 
 MOVES = {"0": 4, "1": 4, "P": 2}
-"""How many moves each has."""
+"""The number of moves of each."""
 
 
 @dataclass
 class Exploration:
-    """What came of one model and kind: the shortest schedule that tears (None: none does), and how many
-    were tried."""
+    """The result of one model and kind."""
 
     model: str
     kind: str
     schedule: str | None
+    """The shortest schedule that tears; None if none does."""
     tried: int
+    """The number of schedules that were tried."""
 
 
 def words(length: int, *, alike: bool = False, left: dict[str, int] | None = None) -> Iterator[str]:
-    """All schedules of so many moves. Of two that differ in the names of the tasks only, one will do if the
-    tasks are ``alike``."""
+    """Yield all schedules with ``length`` moves.
+
+    If the tasks are ``alike``, only one of two schedules that differ in the names of the tasks.
+    ``left``: the moves that are left of each; all of `MOVES` by default.
+    """
     left = dict(MOVES) if left is None else left
     if length == 0:
         yield ""
         return
-    for who in "01P":
-        if left[who] and not (alike and who == "1" and left["0"] == MOVES["0"]):
-            left[who] -= 1
+    for mover in "01P":
+        if left[mover] and not (alike and mover == "1" and left["0"] == MOVES["0"]):
+            left[mover] -= 1
             for rest in words(length - 1, alike=alike, left=left):
-                yield who + rest
-            left[who] += 1
+                yield mover + rest
+            left[mover] += 1
 
 
 class Explorer:
@@ -59,8 +64,10 @@ class Explorer:
         subject.kernel.livepatch.switches.pause = self._pause
 
     async def _pause(self) -> None:
-        """Between two functions, or tasks: until the patch moves again, if that makes a difference for the
-        two tasks."""
+        """Wait until the patch moves again, between two functions or tasks that change.
+
+        Return at once if the last change made no difference to the two tasks.
+        """
         side = self._subject.side()
         if side == self._side:
             return
@@ -76,13 +83,13 @@ class Explorer:
         return self._subject.workers()
 
     async def run(self, word: str) -> bool:
-        """Whether the schedule tears. The machine is as before then."""
+        """Return whether the schedule tears something. The machine is as before afterwards."""
         subject = self._subject
         torn = subject.variable("torn")
         subject.forward(True)
         tasks, moves, done = self._workers(), dict.fromkeys(MOVES, 0), [0]
-        for who in word:
-            if who == "P":
+        for mover in word:
+            if mover == "P":
                 if not moves["P"]:
                     done = subject.start(lambda: subject.insmod("units_patch"))
                 elif self._paused is not None:
@@ -90,15 +97,15 @@ class Explorer:
                 else:
                     await subject.clock.advance(1)
             else:
-                tasks[int(who)].wake()
-            moves[who] += 1
+                tasks[int(mover)].wake()
+            moves[mover] += 1
             await self._settle()
         found = subject.variable("torn") != torn
         await self._tidy_up(tasks, done)
         return found
 
     async def _tidy_up(self, tasks: list[Task], done: list[int]) -> None:
-        """Let everybody come to the end, and take the patch off."""
+        """Run both tasks and the transition to the end, and remove the patch."""
         subject = self._subject
         subject.forward(False)
         await self._finish(tasks, done)
@@ -122,7 +129,7 @@ class Explorer:
 
 
 async def explore(model: Model, kind: str, *, seed: int = 1) -> Exploration:
-    """Try schedules, shorter ones first, until one tears."""
+    """Try schedules, the shorter ones first, until one tears."""
     result = Exploration(model.name, kind, None, 0)
     async with machine(model, seed) as subject:
         options = f"kind={KINDS.index(kind)} load={STEPPED} tasks=2 seed={seed}"

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who was in which universe when, as SVG: a panel for each model, in it a bar for each task."""
+"""When each task ran old and new functions, as SVG: a panel for each model, with a bar for each
+task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
-from run import Change
+from experiment.run import Change
 
 OLD, NEW, MIXED = "#4878a8", "#e8a33d", "#c44e52"
 _LEFT, _WIDTH, _BAR, _GAP, _TITLE = 120, 760, 12, 4, 26
@@ -24,8 +25,11 @@ def _text(x: float, y: float, text: str, extra: str = "") -> str:
 
 
 def _colour(change: Change, task: str, count: int) -> tuple[str, str]:
-    """Of a task between this change and the next. Where functions change one by one, all tasks are on the
-    old side, and some functions are new."""
+    """Return the colour and the title of a task's bar between this change and the next.
+
+    Where functions change one by one, no task has changed, and some functions are new for all of
+    them.
+    """
     if change.tasks.get(task):
         return NEW, "new"
     if change.functions and len(change.functions) < count:
@@ -57,7 +61,8 @@ def _panel(name: str, changes: list[Change], y: float, count: int) -> tuple[list
 
 
 def svg(panels: Iterable[tuple[str, list[Change]]], *, functions: int = 3) -> str:
-    """The picture. ``panels``: name and changes of each; ``functions``: how many the patch has."""
+    """Return the picture. ``panels``: the name and the changes of each; ``functions``: their number
+    in the patch."""
     parts, y = [], 34.0
     for name, changes in panels:
         lines, y = _panel(name, changes, y, functions)

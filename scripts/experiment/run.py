@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine on which a patch goes on and off under tasks that call its functions, in virtual time."""
+"""A machine on which a patch is enabled and disabled under tasks that call its functions, in
+virtual time."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trio
-from table import KINDS, LOADS, Row
 
+from experiment.table import KINDS, LOADS, Row
 from klpfs.machine.image import embedded
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
@@ -23,22 +24,27 @@ from klpfs.modules import kbuild
 
 HERE = Path(__file__).resolve().parent
 GRACE_SECONDS = 0.008
-"""Between two functions, or tasks, that change one after the other. A grace period takes time on a real
-machine: here two ticks, where nothing would have to be waited for."""
+"""Guest seconds between two functions, or tasks, that change one after the other.
+
+A grace period takes time on a real machine. Here there is nothing to wait for, and it takes two
+ticks.
+"""
 LIMIT_SECONDS = {"short": 120.0, "long": 60.0, "never": 22.0}
-"""By load: a transition that takes longer has stalled."""
+"""Guest seconds after which a transition has stalled, by load."""
 DWELL_SECONDS = {"short": 0.2, "long": 4.0, "never": 0.2}
-"""Between the end of a transition and the next one."""
+"""Guest seconds between the end of a transition and the next one, by load."""
 ATTEMPTS = {"short": 6, "long": 4, "never": 0.4}
-"""How often, for each round wanted, a model that gives up may be asked again."""
+"""How often in each round a transition that gives up is tried again, by load."""
 STEP = 0.05
+"""Guest seconds that pass between two looks at a transition."""
 SLICE_INSTRUCTIONS = 20_000
 STEPPED = 3
+"""The load of units.c in which a pause lasts until the task is woken."""
 
 
 @functools.cache
 def built() -> tuple[bytes, bytes]:
-    """The module and its patch."""
+    """Return the module and its patch."""
     with tempfile.TemporaryDirectory() as directory:
         sources = [HERE / "units.c", HERE / "units_patch.c"]
         module, patch = kbuild.build(sources, Path(directory))
@@ -46,26 +52,28 @@ def built() -> tuple[bytes, bytes]:
 
 
 Step = Callable[[], Awaitable[int]]
-"""Something that the driver does; its errno."""
+"""An action of the driver, which returns its errno."""
 
 
 class Change(NamedTuple):
-    """At ``time`` (seconds), who ran which version: by task name, whether it is the new one; a list of
-    the new functions where these change one by one."""
+    """The versions that tasks run from a certain time on."""
 
     time: float
+    """Guest seconds."""
     tasks: dict[str, bool]
+    """Whether a task runs the new version, by its name."""
     functions: tuple[str, ...]
+    """The new functions, where functions change one by one."""
 
 
 class Subject:
-    """The machine, with what the driver of the experiment does to it."""
+    """The machine, and the actions of the driver on it."""
 
     def __init__(self, kernel: Kernel, clock: VirtualClock, nursery: trio.Nursery) -> None:
         self.kernel, self.clock, self.nursery = kernel, clock, nursery
         self._pid = 100
         self.last_change = 0
-        """When a task or a function changed sides last, in nanoseconds."""
+        """When a task or a function changed last, in guest nanoseconds."""
         kernel.livepatch.universes.on_change.append(self._changed)
         self._by_name = {name: i for i, name in enumerate(("units", "units_patch"))}
 
@@ -73,7 +81,7 @@ class Subject:
         self.last_change = self.clock.now()
 
     async def as_process(self, step: Callable[[], Awaitable[None]]) -> int:
-        """Run ``step`` as a process of its own; its errno."""
+        """Run ``step`` as a process of its own, and return its errno."""
         self._pid += 1
         try:
             async with self.kernel.sched.user_task(self._pid, "driver"):
@@ -97,7 +105,7 @@ class Subject:
         return await self.as_process(lambda: store(data))
 
     def start(self, step: Step) -> list[int]:
-        """Do a step in the background; the list gets its errno when it has ended."""
+        """Start a step in the background. Its errno is added to the list when it has ended."""
         done: list[int] = []
 
         async def run() -> None:
@@ -107,8 +115,10 @@ class Subject:
         return done
 
     async def complete(self, step: Step, limit: float) -> int:
-        """Do a step with time passing, then wait for the end of the transition: 0, the errno of the step,
-        or ETIMEDOUT."""
+        """Do a step while time passes, and wait for the end of the transition.
+
+        Returns 0, the errno of the step, or ETIMEDOUT after ``limit`` guest seconds.
+        """
         done, end = self.start(step), self.clock.now() + limit * 1e9
         while not done or self.kernel.livepatch.universes.patch is not None:
             if done and done[0]:
@@ -129,16 +139,16 @@ class Subject:
         self.kernel.computer.memory.write(address, value.to_bytes(size, "little"))
 
     def forward(self, on: bool) -> None:
-        """The patch is about to go on, or off."""
+        """Tell the module that the patch is about to be enabled, or disabled."""
         self.set("first_new", 0, 8)
         self.set("forward", on, 1)
 
     def workers(self) -> list[Task]:
-        """The tasks of the module, in the order of their numbers."""
+        """Return the tasks of the module, in the order of their numbers."""
         return [task for task in self.kernel.sched if task.comm.startswith("units/")]
 
     def side(self) -> Change:
-        """Who runs which version now."""
+        """Return which version each task runs now."""
         universes = self.kernel.livepatch.universes
         patch = universes.patch
         states = {t.comm: bool(t.struct.patch_state == 1) for t in self.workers()}
@@ -151,7 +161,7 @@ class Subject:
 
 @asynccontextmanager
 async def machine(model: Model, seed: int) -> AsyncIterator[Subject]:
-    """A kernel whose default model is ``model``, switched off at the end."""
+    """Boot a kernel whose default model is ``model``; switch it off at the end."""
     clock = VirtualClock(seed)
     kernel = Kernel(
         embedded.load(), clock, memory_size=64 << 20, slice_instructions=SLICE_INSTRUCTIONS
@@ -167,7 +177,7 @@ async def machine(model: Model, seed: int) -> AsyncIterator[Subject]:
 
 
 async def grace_period(kernel: Kernel) -> None:
-    """A checkpoint that takes guest time."""
+    """Wait for a grace period."""
     task = kernel.sched.current
     task.state = TaskState.UNINTERRUPTIBLE
     await task.wait(GRACE_SECONDS)
@@ -176,8 +186,10 @@ async def grace_period(kernel: Kernel) -> None:
 async def measure(
     model: Model, kind: str, load: str, *, seed: int, rounds: int, tasks: int = 4
 ) -> tuple[Row, list[Change]]:
-    """Put the patch on and take it off, ``rounds`` times; what came of it, and who was on which side when
-    during the first of them."""
+    """Enable and disable the patch ``rounds`` times under ``tasks`` tasks.
+
+    Returns the row, and the changes of the first round.
+    """
     row, changes = Row(model.name, kind, load), []
     async with machine(model, seed) as subject:
         kernel = subject.kernel
@@ -196,7 +208,7 @@ async def measure(
             if row.finished and show in kernel.livepatch.universes.on_change:
                 kernel.livepatch.universes.on_change.remove(
                     show
-                )  # a picture of on and off once will do
+                )  # one round is enough for a picture
         row.calls, row.torn, row.stale = map(subject.variable, ("calls", "torn", "stale"))
         row.stop, row.stops = kernel.freezer.longest / 1e6, kernel.livepatch.switches.stops.count
         row.host_us = kernel.livepatch.switches.stops.longest / 1e3
@@ -204,7 +216,7 @@ async def measure(
 
 
 async def _one_round(subject: Subject, row: Row) -> None:
-    """On and off again."""
+    """Enable and disable the patch, and count the results in ``row``."""
     dwell = DWELL_SECONDS[row.load]
     subject.forward(True)
     if not await _timed(subject, row, lambda: subject.insmod("units_patch")):
@@ -220,6 +232,7 @@ async def _one_round(subject: Subject, row: Row) -> None:
 
 
 async def _timed(subject: Subject, row: Row, step: Step) -> int:
+    """Do a step, count its result in ``row``, and return its errno."""
     began = subject.clock.now()
     result = await subject.complete(step, LIMIT_SECONDS[row.load])
     if result == 0:

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Tasks that call functions which must agree on the unit of a length. What is torn is found here, by what
- * the functions return:
+ * Tasks that call functions which must agree on the unit of a length. The module finds torn calls by the
+ * values that the functions return:
  *
- *   kind 0, nested: units_measure() calls units_store() and knows the unit of what comes back
+ *   kind 0, nested: units_measure() calls units_store(), and must know the unit of its result
  *   kind 1, sequential: a task stores a length and loads it again, in one stay in the kernel
- *   kind 2, across: every other task stores lengths, the others load them; an old function must not be
- *           called once a call of a new one has begun, by any task
+ *   kind 2, across: every other task stores lengths, and the others load them; no task must call an old
+ *           function after any task has called a new one
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/delay.h>
@@ -18,7 +18,7 @@
 #include "units.h"
 
 enum { NESTED, SEQUENTIAL, ACROSS };
-/* STEPPED: a pause lasts until somebody wakes the task, who says in which order all happens. */
+/* STEPPED: a pause lasts until the driver wakes the task; so the driver chooses the order of all events. */
 enum { SHORT, LONG, NEVER, STEPPED };
 #define MOST_TASKS 16
 #define SLOTS 64
@@ -35,9 +35,9 @@ module_param(seed, ulong, 0444);
 static ulong calls, torn, stale;
 module_param(calls, ulong, 0444);
 module_param(torn, ulong, 0444);
-/* Lengths that were stored by the one version and loaded by the other: work in flight. */
+/* Lengths that one version stored and the other loaded: work in flight. */
 module_param(stale, ulong, 0444);
-/* Whether old calls after the first new one are torn: while the patch goes on, not off. */
+/* Whether an old call after the first new one is torn: true while the patch is enabled, not while it is disabled. */
 static bool forward;
 module_param(forward, bool, 0644);
 static bool let_go;
@@ -134,7 +134,7 @@ static void sequential(void)
 		is_torn("sequential", metres);
 }
 
-/* A call that began at the given time was one of an old function. */
+/* A call that began at the given time was a call of an old function. */
 static void was_old(ulong began)
 {
 	if (forward && first_new && first_new < began && torn++ < 10)

@@ -4,15 +4,15 @@
 
 #include <linux/compiler.h>
 
-/* In the old version lengths are kept in centimetres, in the new one in millimetres. */
+/* The old version keeps lengths in centimetres, the new one in millimetres. */
 #define OLD_UNITS 100
 #define NEW_UNITS 1000
-/* What every task measures. */
+/* The length that every task measures. */
 #define METRES 7
 
-/* A patched function pauses, in the middle of what it does. */
+/* Pause in the middle of a patched function. */
 extern void units_pause(void);
-/* A call of a new function has begun. */
+/* Note that a call of a new function has begun. */
 extern void units_new_call(void);
 
 extern long units_store(long metres);

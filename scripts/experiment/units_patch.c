@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The functions of units.c with millimetres in place of centimetres. */
+/* The functions of units.c, with millimetres instead of centimetres. */
 #include <linux/livepatch.h>
 #include <linux/module.h>
 

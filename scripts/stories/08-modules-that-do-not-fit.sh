@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 sample=$modules/livepatch-sample.ko
-change() { # sed script; arguments for insmod
+change() { # SED-SCRIPT [ARGUMENT ...]: change the sample, and load it with these arguments
 	sed "$1" "$sample" >changed.ko
 	shift
 	try insmod changed.ko "$@"

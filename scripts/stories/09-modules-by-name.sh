@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Names of modules as insmod, rmmod and modprobe know them; several at once; without their file.
+# Module names as insmod, rmmod and modprobe take them; several names at once; names without a file.
 
 try modinfo -F livepatch livepatch-sample
 try modinfo -F depends livepatch-sample

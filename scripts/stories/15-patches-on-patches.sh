@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Five patches of one function, taken off in an order of their own; replaced at once; of a module that comes.
+# Five patches of one function, disabled in another order; replaced at once; for a module that is loaded later.
 
 for i in 1 2 3 4 5; do
 	sed "s/any_patch/any_patc$i/g" "$modules/any_patch.ko" >any_patc$i.ko

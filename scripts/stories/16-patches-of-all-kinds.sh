@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Patches that are made up by parameters: of functions that are not there, not functions, not to be traced, ...
+# Patches of functions that do not exist, of symbols that are no functions, of functions without an ftrace site, ...
 
 attempt() {
 	try load any_patch "$@"
@@ -30,7 +30,7 @@ attempt name=cmdline_proc_show second=no_function_of_this_name
 attempt without=1
 attempt empty=1
 attempt nothing=1
-attempt nobodys=1
+attempt unowned=1
 attempt object=vmlinux
 attempt object=no_module_of_this_name
 attempt object=no_module_of_this_name name=no_function_of_this_name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Sysctls: how numbers are read, and what the directories of /proc refuse.
+# Numbers that sysctls take, and operations that the directories of /proc refuse.
 
 for file in ftrace_enabled tainted; do
 	for text in '' '\n' 1 ' 1' '1 ' '\t1\n' '+1' '-1' 01 0x1 0x 1x x '1 2' '1,2' 1.5 2147483647 2147483648 -2147483648 \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Comes last, since a module whose init has died is never gone.
+# A module whose init has died cannot be removed.
 
 for what in warn once once; do
 	try load misbehaves what=$what

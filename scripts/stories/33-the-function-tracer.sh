@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 cd /sys/kernel/tracing
-# Entries without who, and when.
+# Print the entries of the trace without task and time.
 entries() { sed -E 's/^ *[^#]*-[0-9]+ +\[/[/; s/ +[0-9]+\.[0-9]+:/ TIME:/' trace; }
 
-put 1 tracing_on # an Oops ends it
 try stat -c '%A %u:%g %s %n' current_tracer tracing_on trace set_ftrace_filter set_ftrace_notrace
 try cat current_tracer tracing_on set_ftrace_filter set_ftrace_notrace
 entries
@@ -31,7 +30,7 @@ try put nonsense current_tracer
 try put nop current_tracer
 try put nonsense set_ftrace_filter
 try cat current_tracer set_ftrace_filter
-# (An empty filter is every function there is.)
+# (An empty filter selects every function.)
 for word in 'cmdline_proc_show version_proc_show' 'cmd*show' '*dline_proc_sh*' '*cmdline_proc_show' 'cmd?ine_proc_show'; do
 	put "$word" set_ftrace_filter
 	try cat set_ftrace_filter

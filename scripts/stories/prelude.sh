@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What the stories beside it are told with. Each looks at something that live patching shows of itself, in good times
-# or in bad, and leaves nothing loaded. compare-with-qemu has them told on both kernels, by bash, as root.
+# Functions for the stories beside it. Each story looks at something that live patching shows to users, with and
+# without errors. compare-with-qemu runs prelude and story in bash, as root, on a fresh machine of both kernels.
 
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 unset "${!KLPFS@}"
@@ -12,15 +12,15 @@ cd "$work" || exit 1
 
 begin() { printf '\n=== %s\n' "$*"; dmesg -C; }
 
-# The log since the story began, or since this was last asked for, with its levels; of reports, what is neither a
-# register, nor code, nor a trace.
+# Print and clear the log, with levels. Registers, code and traces are left out of reports.
 log() {
 	echo "--- log"
 	dmesg --raw | sed -E '/^<[0-9]>\[[^]]*\] (Call Trace:| <TASK>)/,/<\/TASK>/d; /^<[0-9]>\[[^]]*\] (RIP|Code|RSP|R..|FS|CS|CR2|PKRU|PGD|Hardware name|Modules linked in): ?/d'
 	dmesg -C
 }
 
-# A command, what it says, and how it ends. Bash puts a line number before its errors.
+# Run a command; print it, its output, and its exit status unless it is 0. Bash begins its errors with a line number,
+# which is left out.
 try() {
 	echo "\$ $*"
 	"$@" </dev/null 2>&1 | sed 's/^.*: line [0-9]*: //'
@@ -31,7 +31,7 @@ try() {
 put() { printf -- "$1" >"$2"; }
 load() { local name=$1; shift; insmod "$modules/$name.ko" "$@"; }
 
-# Every file below a directory: type, mode, links, owner, size, and what is in it.
+# Print every file below a directory: type, mode, links, owner, size, and contents.
 tree() {
 	echo "--- $1"
 	[[ -e $1 ]] || { echo "none"; return; }
@@ -57,7 +57,7 @@ look() {
 	echo "--- tainted $(cat /proc/sys/kernel/tainted)"
 }
 
-# Wait for a transition to end; the kernel's own tests wait as long.
+# Wait for the end of a transition, as long as the kernel's own tests.
 settle() {
 	local file state i
 	for ((i = 0; i < 600; i++)); do

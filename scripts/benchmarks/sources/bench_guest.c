@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Loops for the benchmark to call, each with how often. */
+/* Loops that the benchmark calls with the number of rounds. */
 #include <linux/kernel.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 
-/* A task that never gives the processor away, while "spin" is set. */
+/* A task that never gives up the processor while "spin" is set. */
 static bool spin;
 module_param(spin, bool, 0644);
 

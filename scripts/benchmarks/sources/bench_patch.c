@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The patch for bench_target: the same function once more. */
+/* A patch of bench_target: the new function does the same as the old one. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

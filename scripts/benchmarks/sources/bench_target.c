@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A function to patch, which is called as often as is written to the parameter "run". */
+/* A function to patch. A number that is written to the parameter "run" is how often it is called. */
 #include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The reference: as little libfuse as gives the same answers. minimal_libfuse DIRECTORY MOUNTPOINT: what is in the
- * directory, read once, is what the mount has. One thread.
+ * The reference program in C: the least that libfuse needs to serve the same files, with one thread.
+ * minimal_libfuse DIRECTORY MOUNTPOINT: the directory is read once, and its files are those of the mount.
  */
 #define FUSE_USE_VERSION 35
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A live patch that is made up when it is loaded: of what, and with what wrong, its parameters say. */
+/* A live patch whose functions, objects and faults are chosen by parameters. */
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
@@ -21,8 +21,8 @@ static bool empty;
 module_param(empty, bool, 0444);
 static bool nothing;
 module_param(nothing, bool, 0444);
-static bool nobodys;
-module_param(nobodys, bool, 0444);
+static bool unowned;
+module_param(unowned, bool, 0444);
 static int result;
 module_param(result, int, 0444);
 static uint version;
@@ -63,7 +63,7 @@ static int __init any_patch_init(void)
 	}
 	if (nothing)
 		patch.objs = NULL;
-	if (nobodys)
+	if (unowned)
 		patch.mod = NULL;
 	ret = klp_enable_patch(&patch);
 	pr_info(KBUILD_MODNAME ": klp_enable_patch() returned %d\n", ret);

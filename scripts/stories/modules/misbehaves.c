@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A module whose init does what it is told to, which is not always what it should. */
+/* A module whose init returns an error, warns, or dies, as a parameter says. */
 #include <linux/bug.h>
 #include <linux/errno.h>
 #include <linux/kernel.h>

@@ -8,7 +8,6 @@ daemon does not grow once it is warm.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import json
@@ -18,13 +17,11 @@ import random
 import select
 import signal
 import struct
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from klpfs import control
 from klpfs.modules import kbuild
@@ -344,6 +341,10 @@ GROWTH_KIB = 16 << 10
 """What the daemon may grow by once it is warm: the guest's log fills, and memory fragments."""
 
 
+def _ignore(text: str) -> None:
+    """Show nothing."""
+
+
 class Report(NamedTuple):
     """What came of it."""
 
@@ -395,19 +396,27 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
-def stress(place: Path, seconds: float, processes: int = 64) -> Report:
-    """Mount a machine on ``place``, and let ``processes`` loose on it."""
+def stress(
+    place: Path, seconds: float, processes: int = 64, show: Callable[[str], None] = _ignore
+) -> Report:
+    """Mount a machine in ``place``, and let ``processes`` use it for ``seconds``.
+
+    ``show`` is called now and then with what is happening.
+    """
+    show("building modules and mounting a machine")
     files = place / "mount", place / "log"
     files[0].mkdir()
     machine = Machine(files[0], "--log-file", str(files[1]))
     try:
-        report = _stress(machine, place, seconds, processes)
+        report = _stress(machine, place, seconds, processes, show)
     finally:
         machine.umount()
     return report._replace(daemon_log=files[1].read_text().strip())
 
 
-def _stress(machine: Machine, place: Path, seconds: float, processes: int) -> Report:
+def _stress(
+    machine: Machine, place: Path, seconds: float, processes: int, show: Callable[[str], None]
+) -> Report:
     root = machine.mountpoint
     modules = {}
     for name, text in SOURCES.items():
@@ -441,6 +450,7 @@ def _stress(machine: Machine, place: Path, seconds: float, processes: int) -> Re
         while time.monotonic() < until + 1:
             time.sleep(SAMPLE)
             memory.append(measure(server, start))
+            show(f"{processes} processes, {max(until - time.monotonic(), 0):.0f} s to go")
             if stuck := look(board, list(workers), [name for name, _ in workers.values()], STUCK):
                 break
         deadline = time.monotonic() + STUCK
@@ -529,20 +539,3 @@ def clean_up(machine: Machine, modules: dict[str, bytes]) -> None:
 
 def allocations(machine: Machine) -> int:
     return len(machine.read("machine/allocations").splitlines())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/stress", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long; default 600")
-    parser.add_argument("--processes", type=int, default=64, help="how many; default 64")
-    parser.add_argument("--json", action="store_true", help="all of it, for programs")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="klpfs-") as place:
-        report = stress(Path(place), options.seconds, options.processes)
-    result: dict[str, Any] = report._asdict() | {"good": report.good}
-    print(json.dumps(result) if options.json else report.text())
-    sys.exit(not report.good)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The names that a module, a patch, an object and a function have are only names.
+# Unusual names of a module, a patch, an object and a function.
 
 sample=$modules/livepatch-sample.ko
-rename() { # sed script, the module's name afterwards
+rename() { # SED-SCRIPT NAME: change the sample, whose name is then NAME
 	sed "$1" "$sample" >renamed.ko
 	try insmod renamed.ko
 	settle

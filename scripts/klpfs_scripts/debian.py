@@ -1,64 +1,68 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's kernels as they come out of its archive: image, modules and headers, and modules built with them.
+"""Debian's kernels as they are in its archive: image, modules and headers, and modules built with
+them.
 
-Nothing is installed: packages are unpacked in $XDG_CACHE_HOME/klpfs/debian/PACKAGE, by apt and dpkg.
+No kernel is installed: apt and dpkg unpack packages in $XDG_CACHE_HOME/klpfs/debian/PACKAGE.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent
+from klpfs_scripts.command import ScriptError, say
+from klpfs_scripts.environment import SCRIPTS, set_up
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klpfs/debian"
 FLAVOUR = "amd64"
-KERNELS = "amd64, cloud-amd64, rt-amd64, the name of a package, or the file of a kernel of Debian's"
-"""What `kernel` takes."""
+KERNELS = "amd64, cloud-amd64, rt-amd64, the name of a package, or the file of a Debian kernel"
+"""The names that `kernel` takes."""
 
 
-class DebianError(Exception):
-    """It cannot be had; the message is a sentence that says why."""
+class DebianError(ScriptError):
+    """A package, or a module, cannot be had. The message is a sentence that says why."""
 
 
-def set_up(*packages: str) -> str:
-    """Install ``packages`` where they are missing, and klpfs in its virtual environment.
-
-    Returns the interpreter that has klpfs. Raises `DebianError`.
-    """
-    script = 'source "$0" . && { ! command -v apt-get >/dev/null || apt_install "$@"; } && echo "$python"'
-    return _output("bash", "-c", script, str(SCRIPTS / "setup.sh"), *packages)
+def add_kernel_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--kernel`` to the options of a script."""
+    parser.add_argument(
+        "--kernel", default=FLAVOUR, metavar="KERNEL", help=f"{KERNELS} (default: {FLAVOUR})"
+    )
 
 
 def linux_source() -> Path:
-    """The livepatch parts of the kernel's sources. Raises `DebianError`."""
-    return Path(_output(str(SCRIPTS / "get-linux-source")))
+    """Return the directory with the livepatch parts of the kernel's sources. Raises `DebianError`."""
+    return Path(_printed(str(SCRIPTS / "get-linux-source")))
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel of Debian's, by its file."""
+    """A Debian kernel, by its file."""
 
     vmlinuz: Path
 
     @property
     def release(self) -> str:
-        """What ``uname -r`` says in it."""
+        """The release that ``uname -r`` prints on this kernel."""
         return self.vmlinuz.name.removeprefix("vmlinuz-")
 
     def headers(self) -> Path:
-        """The directory for ``make -C``, with what it refers to unpacked beside it. Raises `DebianError`."""
+        """Return the directory for ``make -C``, with the packages that it refers to beside it.
+
+        Raises `DebianError`.
+        """
         package = f"linux-headers-{self.release}"
         needed = [name for name in depends(package) if re.match("linux-(headers|kbuild)-", name)]
         root = unpacked(package, *needed)
         directory = root / f"usr/src/{package}"
-        # It includes that of the common headers by the name that this has on an installed system.
+        # It includes the Makefile of the common headers by the path that this has on an installed system.
         makefile = directory / "Makefile"
         text = makefile.read_text()
         if f"include {root}" not in text:
@@ -67,23 +71,26 @@ class Kernel:
 
 
 def kernel(name: str = FLAVOUR) -> Kernel:
-    """The kernel that ``name``, one of `KERNELS`, stands for; it is got where it is missing.
+    """Return the kernel that ``name``, one of `KERNELS`, stands for; download it if it is missing.
 
     Raises `DebianError`.
     """
     if "/" in name:
+        if not Path(name).is_file():
+            raise DebianError(f"there is no kernel {name}")
         return Kernel(Path(name).resolve())
-    return Kernel(Path(_output(str(SCRIPTS / "get-debian-kernel"), name)))
+    return Kernel(Path(_printed(str(SCRIPTS / "get-debian-kernel"), name)))
 
 
 def depends(package: str) -> list[str]:
-    """The packages that ``package`` depends on. Raises `DebianError` if apt does not know it."""
-    lines = _output("apt-cache", "depends", package).splitlines()
+    """Return the packages that ``package`` depends on. Raises `DebianError` if apt does not know
+    it."""
+    lines = _printed("apt-cache", "depends", package).splitlines()
     return [line.split()[1] for line in lines if line.strip().startswith("Depends: ")]
 
 
 def unpacked(package: str, *others: str) -> Path:
-    """The directory with the files of ``package``, and of ``others``, which must lie in one tree with it.
+    """Return the directory with the files of ``package`` and of ``others``, all in one tree.
 
     Raises `DebianError`.
     """
@@ -94,17 +101,18 @@ def unpacked(package: str, *others: str) -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{package}.") as work:
         archives = Path(work, "archives")
         archives.mkdir()
-        print(f"# getting {' '.join((package, *others))}", file=sys.stderr)
-        _output("apt-get", "download", "-qq", package, *others, cwd=archives)
+        say(f"getting {' '.join((package, *others))}")
+        command = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root"]
+        _quietly(*command, package, *others, cwd=archives)
         root = Path(work, "root")
         for archive in sorted(archives.iterdir()):
-            _output("dpkg-deb", "-x", str(archive), str(root))
+            _quietly("dpkg-deb", "-x", str(archive), str(root))
         put(root, target)
     return target
 
 
 def put(source: Path, target: Path) -> None:
-    """Move a directory into the cache, unless another process was faster."""
+    """Move a directory into the cache, unless another process did so in the meantime."""
     try:
         source.rename(target)
     except OSError:
@@ -116,12 +124,16 @@ def put(source: Path, target: Path) -> None:
 
 
 def upstream_modules(kernel: Kernel) -> Path:
-    """The directory with the 17 modules of samples/livepatch and lib/livepatch, built for ``kernel`` by
-    the kernel's own build system. Raises `DebianError`."""
+    """Return the directory with the 17 modules of samples/livepatch and lib/livepatch for
+    ``kernel``.
+
+    They are built by the kernel's own build system, if they are missing. Raises `DebianError`.
+    """
     target = CACHE / f"livepatch-modules-{kernel.release}"
     if target.is_dir():
         return target
     sources = linux_source()
+    say(f"building the modules of samples/livepatch and lib/livepatch for {kernel.release}")
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{target.name}.") as work:
         built = Path(work, "built")
         built.mkdir()
@@ -138,8 +150,10 @@ def upstream_modules(kernel: Kernel) -> Path:
 def build(kernel: Kernel, sources: Sequence[Path], output: Path) -> list[Path]:
     """Build a module from each of ``sources`` for ``kernel``, by the kernel's own build system.
 
-    Returns the modules, which are in ``output``. Raises `DebianError`, with what the compiler said.
+    Returns the paths of the modules, in ``output``. Raises `DebianError` with the compiler's
+    messages.
     """
+    say(f"building {', '.join(source.stem for source in sources)} for {kernel.release}")
     with tempfile.TemporaryDirectory() as work:
         for source in sources:
             shutil.copy(source, work)
@@ -154,16 +168,34 @@ def build(kernel: Kernel, sources: Sequence[Path], output: Path) -> list[Path]:
 def _make(kernel: Kernel, directory: Path, *settings: str) -> None:
     set_up("gcc-12", "make", "libelf1", "libssl3")
     command = ["make", "-s", "-C", str(kernel.headers()), f"M={directory}", *settings, "modules"]
-    _output(*command)
+    _quietly(*command)
 
 
-def _output(*command: str, cwd: Path | None = None) -> str:
+def _printed(*command: str) -> str:
+    """Return what a command prints, without its last newline; its errors are the user's to see."""
+    return _run(command, None, None).stdout.strip()
+
+
+def _quietly(*command: str, cwd: Path | None = None) -> None:
+    """Run a command, whose output is of interest only if it fails."""
+    _run(command, cwd, subprocess.STDOUT)
+
+
+def _run(
+    command: Sequence[str], cwd: Path | None, stderr: int | None
+) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
         )
     except FileNotFoundError:
-        raise DebianError(f"there is no {command[0]}: this takes a Debian system") from None
+        raise DebianError(f"there is no {command[0]}: this needs a Debian system") from None
     if done.returncode != 0:
-        raise DebianError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr).rstrip()}")
-    return done.stdout.strip()
+        printed = f":\n{done.stdout.rstrip()}" if done.stdout else ""
+        raise DebianError(f"{' '.join(command)} failed{printed}")
+    return done

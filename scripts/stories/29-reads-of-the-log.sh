@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# /dev/kmsg and dmesg's other ways to read.
+# /dev/kmsg, and the ways in which dmesg reads the log.
 
 try stat -c '%A %u:%g %t,%T' /dev/kmsg
 exec 3</dev/kmsg

@@ -8,7 +8,7 @@ head -c 64 "$sample" >header.ko
 head -c 4000 "$sample" >cut.ko
 head -c -100 "$sample" >end.ko
 head -c 100000 /dev/zero >zero.ko
-edit() { # offset, byte in octal
+edit() { # OFFSET BYTE: change a byte of the sample, in octal
 	cp "$sample" edited.ko
 	printf "\\$2" | dd of=edited.ko bs=1 seek="$1" conv=notrunc status=none
 	try insmod edited.ko

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What an open file of a patch says after the patch has changed, and after it has gone.
+# Reads from and writes to an open file of a patch, after the patch has changed and after it is gone.
 
 try load livepatch-sample
 settle
@@ -8,7 +8,7 @@ exec 3<$patch/enabled 4<$patch/transition 5<$patch/vmlinux/patched 6<>$patch/ena
 cat <&3
 try put 0 $patch/enabled
 settle
-said() { # a command on a file that is open
+said() { # COMMAND: run a command on an open file
 	echo "\$ $*"
 	eval "$@" 2>&1 | sed 's/^.*: line [0-9]*: //'
 	echo "(status ${PIPESTATUS[0]})"
