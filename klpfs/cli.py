@@ -415,3 +415,24 @@ def run(
     with _failing(control.NoMachine, mounts.MountError, ImageError, running.RunError):
         machine = None if own else running.find_machine(ctx.obj)
         running.run(command, machine, mount_own, modules)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+def example(name: str | None, directory: Path, force: bool) -> None:
+    """Write the C sources of the example NAME into DIRECTORY, by default the current one.
+
+    Without NAME, list the examples.
+    """
+    from klpfs import example as examples
+
+    if name is None:
+        width = max(map(len, examples.EXAMPLES))
+        for key, found in examples.EXAMPLES.items():
+            click.echo(f"{key:<{width}}  {found.description}")
+        return
+    with _failing(examples.ExampleError):
+        for file in examples.write(name, directory, force=force):
+            click.echo(file)

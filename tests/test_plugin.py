@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from klpfs.example import SAMPLES
 from klpfs.mounting.mounts import find_mounts
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 pytest_plugins = ["pytester"]
 
-SAMPLE = os.path.join(os.path.dirname(__file__), "modules", "livepatch-sample.c")
+SAMPLE = str(SAMPLES / "livepatch-sample.c")
 
 
 def mounts_below(directory: Path) -> list[Path]:
