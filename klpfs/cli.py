@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from klpfs import control
+from klpfs import control, example
 from klpfs.modules import abi as abis
 from klpfs.mounting import daemon, mounts
 
@@ -417,22 +417,4 @@ def run(
         running.run(command, machine, mount_own, modules)
 
 
-@main.command()
-@click.argument("name", required=False)
-@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Overwrite files that exist.")
-def example(name: str | None, directory: Path, force: bool) -> None:
-    """Write the C sources of the example NAME into DIRECTORY, by default the current one.
-
-    Without NAME, list the examples.
-    """
-    from klpfs import example as examples
-
-    if name is None:
-        width = max(map(len, examples.EXAMPLES))
-        for key, found in examples.EXAMPLES.items():
-            click.echo(f"{key:<{width}}  {found.description}")
-        return
-    with _failing(examples.ExampleError):
-        for file in examples.write(name, directory, force=force):
-            click.echo(file)
+main.add_command(example.command)

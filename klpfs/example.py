@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sample modules that ``klpfs example`` writes out. Their sources are in modules/samples/."""
+"""``klpfs example``, which writes sample modules. Their sources are in modules/samples/."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+
+import click
 
 import klpfs.modules
 
@@ -41,23 +43,37 @@ EXAMPLES = {
 }  # fmt: skip
 
 
-class ExampleError(Exception):
-    """An example cannot be written; the message says why."""
+@click.command("example")
+@click.argument("name", required=False)
+@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+def command(name: str | None, directory: Path, force: bool) -> None:
+    """Write the C sources of the example NAME into DIRECTORY, by default the current one.
+
+    Without NAME, list the examples.
+    """
+    if name is None:
+        width = max(map(len, EXAMPLES))
+        for key, example in EXAMPLES.items():
+            click.echo(f"{key:<{width}}  {example.description}")
+        return
+    for file in write(name, directory, force=force):
+        click.echo(file)
 
 
 def write(name: str, directory: Path, *, force: bool = False) -> list[Path]:
     """Write the files of an example into ``directory``, which is created if needed; return their paths.
 
-    Raises ExampleError if there is no such example, or if a file exists and ``force`` is not set; then
+    Raises ClickException if there is no such example, or if a file exists and ``force`` is not set; then
     nothing is written. Raises OSError if a file cannot be written.
     """
     example = EXAMPLES.get(name)
     if example is None:
-        raise ExampleError(f"no example is called {name!r}; there are {', '.join(EXAMPLES)}")
+        raise click.ClickException(f"no example is called {name!r}; there are {', '.join(EXAMPLES)}")
     targets = [directory / file for file in example.files]
     present = [str(target) for target in targets if target.exists()]
     if present and not force:
-        raise ExampleError(f"{', '.join(present)} already exists; use --force to overwrite")
+        raise click.ClickException(f"{', '.join(present)} already exists; use --force to overwrite")
     directory.mkdir(parents=True, exist_ok=True)
     for target in targets:
         target.write_text((SAMPLES / target.name).read_text())
