@@ -9,10 +9,11 @@ project = "klpfs"
 version = release = version_of("klpfs")
 copyright = "the klpfs authors"
 
-extensions = ["myst_parser", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3
 nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(pathlib|collections)\..*")]  # there is no network to find them
 highlight_language = "text"
 
 html_theme = "furo"
