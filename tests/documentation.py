@@ -68,11 +68,14 @@ def steps(session: str) -> list[Step]:
 
 
 def agrees(expected: list[str], actual: list[str]) -> bool:
-    """Return whether the output is the expected one, with ``...`` for any text."""
+    """Return whether the output is the expected one, with ``...`` for any text.
+
+    Blanks before it do not count: they align numbers whose length differs.
+    """
     pattern = "".join(
         r"(?:.*\n)*?"
         if line.strip() == "..."
-        else re.escape(line).replace(r"\.\.\.", ".*?") + r"\n"
+        else ".*?".join(map(re.escape, re.split(r" *\.\.\.", line))) + r"\n"
         for line in expected
     )
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in actual)) is not None
@@ -186,7 +189,9 @@ class Page:
         if language == "console":
             return self._session(example, source)
         if name := _FILE_NAME.match(source):
-            (self._directory / name[1]).write_text(source)
+            file = self._directory / name[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(source)
         elif language == "python":
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(source, example.path, "exec"), example.namespace)

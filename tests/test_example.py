@@ -19,6 +19,8 @@ from klpfs.modules import kbuild
 from klpfs.pytest_plugin import Machine
 
 LIVEPATCH = "sys/kernel/livepatch"
+Insmod = Callable[..., None]
+
 needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 
@@ -100,15 +102,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def machine(klpfs_machine: Machine, built: Callable[[str], Path]) -> Iterator[Machine]:
-    """A machine on which insmod takes the name of a sample, and nothing remains at the end."""
-    load = klpfs_machine.insmod
-    klpfs_machine.insmod = lambda name, *parameters, **options: load(  # type: ignore[method-assign]
-        built(str(name)), *parameters, **options
-    )
+def machine(klpfs_machine: Machine) -> Iterator[Machine]:
+    """A machine in virtual time, on which no module remains at the end."""
     yield klpfs_machine
     assert klpfs_machine.read("proc/modules") == ""
     assert not any("WARNING" in line or "BUG" in line for line in klpfs_machine.dmesg())
+
+
+@pytest.fixture
+def insmod(machine: Machine, built: Callable[[str], Path]) -> Insmod:
+    """``insmod("sleeper")``: load the sample of that name."""
+    return lambda name, *parameters: machine.insmod(built(name), *parameters)
 
 
 def rmmod(machine: Machine, name: str) -> None:
@@ -129,9 +133,9 @@ def disable(machine: Machine, patch: str) -> None:
 
 
 @needs_fuse
-def test_livepatch_sample(machine: Machine) -> None:
+def test_livepatch_sample(machine: Machine, insmod: Insmod) -> None:
     original = machine.read("proc/cmdline")
-    machine.insmod("livepatch-sample")
+    insmod("livepatch-sample")
     assert machine.read("proc/cmdline") == "this has been live patched\n"
     disable(machine, "livepatch_sample")
     assert machine.read("proc/cmdline") == original
@@ -140,9 +144,9 @@ def test_livepatch_sample(machine: Machine) -> None:
 @needs_fuse
 class TestSleeper:
     @pytest.fixture(autouse=True)
-    def stalled(self, machine: Machine) -> None:
-        machine.insmod("sleeper")
-        machine.insmod("sleeper-patch")
+    def stalled(self, machine: Machine, insmod: Insmod) -> None:
+        insmod("sleeper")
+        insmod("sleeper-patch")
         machine.advance(30)
         assert machine.read(f"{LIVEPATCH}/sleeper_patch/transition") == "1\n"
         assert "sleeper_nap" in machine.read(f"proc/{machine.pid_of('sleeper')}/stack")
@@ -203,17 +207,17 @@ class TestSleeper:
 
 @needs_fuse
 class TestModule:
-    def test_the_patch_comes_first(self, machine: Machine) -> None:
-        machine.insmod("greeting-patch")
-        machine.insmod("greeting")
+    def test_the_patch_comes_first(self, machine: Machine, insmod: Insmod) -> None:
+        insmod("greeting-patch")
+        insmod("greeting")
         assert machine.read("proc/greeting") == "hello, patched world\n"
         machine.rmmod("greeting")
         disable(machine, "greeting_patch")
 
-    def test_the_module_comes_first(self, machine: Machine) -> None:
-        machine.insmod("greeting")
+    def test_the_module_comes_first(self, machine: Machine, insmod: Insmod) -> None:
+        insmod("greeting")
         assert machine.read("proc/greeting") == "hello, world\n"
-        machine.insmod("greeting-patch")
+        insmod("greeting-patch")
         assert machine.read("proc/greeting") == "hello, patched world\n"
         disable(machine, "greeting_patch")
         assert machine.read("proc/greeting") == "hello, world\n"
@@ -228,10 +232,10 @@ class TestCallbacks:
         machine.clear_log()
         return [line for line in lines if line.startswith(("pre", "post"))]
 
-    def test_their_order(self, machine: Machine) -> None:
-        machine.insmod("callbacks-patch")
+    def test_their_order(self, machine: Machine, insmod: Insmod) -> None:
+        insmod("callbacks-patch")
         assert self.called(machine) == ["pre_patch of vmlinux", "post_patch of vmlinux"]
-        machine.insmod("callbacks-target")
+        insmod("callbacks-target")
         assert self.called(machine) == [
             "pre_patch of callbacks_target",
             "post_patch of callbacks_target",
@@ -244,24 +248,24 @@ class TestCallbacks:
         disable(machine, "callbacks_patch")
         assert self.called(machine) == ["pre_unpatch of vmlinux", "post_unpatch of vmlinux"]
 
-    def test_the_patch_is_refused(self, machine: Machine) -> None:
+    def test_the_patch_is_refused(self, machine: Machine, insmod: Insmod) -> None:
         with pytest.raises(OSError) as caught:
-            machine.insmod("callbacks-patch", "refuse=vmlinux")
+            insmod("callbacks-patch", "refuse=vmlinux")
         assert caught.value.errno == errno.EBUSY
 
-    def test_the_module_is_refused(self, machine: Machine) -> None:
-        machine.insmod("callbacks-patch", "refuse=callbacks_target")
+    def test_the_module_is_refused(self, machine: Machine, insmod: Insmod) -> None:
+        insmod("callbacks-patch", "refuse=callbacks_target")
         with pytest.raises(OSError) as caught:
-            machine.insmod("callbacks-target")
+            insmod("callbacks-target")
         assert caught.value.errno == errno.EBUSY
         disable(machine, "callbacks_patch")
 
 
 @needs_fuse
-def test_shadow(machine: Machine) -> None:
-    machine.insmod("shadow-target")
+def test_shadow(machine: Machine, insmod: Insmod) -> None:
+    insmod("shadow-target")
     machine.advance(3)
-    machine.insmod("shadow-patch")
+    insmod("shadow-patch")
     machine.advance(4)
     returned = [line for line in machine.dmesg() if "is returned" in line]
     assert returned[0] == "shadow_target: ticket 1 is returned"
@@ -275,12 +279,12 @@ def test_shadow(machine: Machine) -> None:
 
 
 @needs_fuse
-def test_replace(machine: Machine) -> None:
+def test_replace(machine: Machine, insmod: Insmod) -> None:
     version = machine.read("proc/version")
-    machine.insmod("replace-first")
+    insmod("replace-first")
     assert machine.read("proc/cmdline") == "command line of the first patch\n"
     assert machine.read("proc/version") == "version of the first patch\n"
-    machine.insmod("replace-second")
+    insmod("replace-second")
     machine.wait_until_gone(f"{LIVEPATCH}/replace_first")
     assert machine.read("proc/cmdline") == "command line of the second patch\n"
     assert machine.read("proc/version") == version

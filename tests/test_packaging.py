@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is installed: everything that a machine is made of, and nothing else; and what the README says."""
+"""What is installed: everything that a machine is made of, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ import zipfile
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 
-import click
 import pytest
 
-from klpfs.cli import main
-
 REPOSITORY = Path(__file__).parent.parent
-README = (REPOSITORY / "README.md").read_text()
 SHIPPED = ("klpfs", "machine", "modules")
 """The directories of the repository that are installed, all as part of the package klpfs."""
 
@@ -117,27 +113,3 @@ def imports(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
     return found
-
-
-class TestReadme:
-    def test_its_commands_exist(self) -> None:
-        context = click.Context(main)
-        for name in set(re.findall(r"^\s+(?:\$ )?klpfs ([a-z]+)", README, re.MULTILINE)):
-            assert main.get_command(context, name) is not None, name
-
-    def test_its_options_exist(self) -> None:
-        context = click.Context(main)
-        for line in re.findall(r"^ {4}klpfs ([a-z]+ .*)$", README, re.MULTILINE):
-            name = line.split()[0]
-            command = main.get_command(context, name)
-            assert command is not None
-            known = {word for option in command.params for word in option.opts}
-            part = re.split(r"\s{2,}|\s--\s", line)[0]
-            for option in re.findall(r"(?<![\w-])-{1,2}[a-zA-Z][\w-]*", part):
-                assert option in known, (name, option)
-
-    def test_its_scripts_exist(self) -> None:
-        for name in re.findall(r"(?:\./)?scripts/[\w-]+", README):
-            script = REPOSITORY / name.removeprefix("./")
-            assert script.is_file(), name
-            assert script.stat().st_mode & 0o111, name
