@@ -69,7 +69,9 @@ def write(name: str, directory: Path, *, force: bool = False) -> list[Path]:
     """
     example = EXAMPLES.get(name)
     if example is None:
-        raise click.ClickException(f"no example is called {name!r}; there are {', '.join(EXAMPLES)}")
+        raise click.ClickException(
+            f"no example is called {name!r}; there are {', '.join(EXAMPLES)}"
+        )
     targets = [directory / file for file in example.files]
     present = [str(target) for target in targets if target.exists()]
     if present and not force:
