@@ -51,6 +51,11 @@ def command(name: str | None, directory: Path, force: bool) -> None:
     """Write the C sources of the example NAME into DIRECTORY, by default the current one.
 
     Without NAME, list the examples.
+
+    \b
+    Example:
+      klpfs example sleeper
+      klpfs build sleeper.c sleeper-patch.c
     """
     if name is None:
         width = max(map(len, EXAMPLES))

@@ -211,7 +211,10 @@ def test_the_documentation_builds(tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
     command += ["-d", tmp_path / "doctrees"]
     run(*command, REPOSITORY / "docs", tmp_path / "html", cwd=tmp_path)
-    assert (tmp_path / "html/index.html").exists()
+    pages = {path: path.read_text() for path in tmp_path.glob("html/**/*.html")}
+    assert len(pages) > 15
+    for path, text in pages.items():
+        assert not re.search(r"\.\. [\w-]+::", text), f"{path} shows a directive as text"
 
 
 # -- names ----------------------------------------------------------------------------------------
