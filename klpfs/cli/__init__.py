@@ -11,6 +11,7 @@ import os
 
 import click
 
+from klpfs import example
 from klpfs.cli import build, check, machine, mount, run
 from klpfs.cli.options import mount_option
 
@@ -53,5 +54,6 @@ for _command in (
     build.build,
     check.check,
     run.run,
+    example.command,
 ):
     main.add_command(_command)

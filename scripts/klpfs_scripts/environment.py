@@ -15,7 +15,7 @@ from klpfs_scripts.command import ScriptError
 SCRIPTS = Path(__file__).resolve().parent.parent
 ROOT = SCRIPTS.parent
 """The repository."""
-SAMPLE = ROOT / "tests/modules/livepatch-sample.c"
+SAMPLE = ROOT / "modules/samples/livepatch-sample.c"
 """The source of the sample patch."""
 
 
