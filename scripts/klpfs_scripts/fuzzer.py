@@ -64,10 +64,10 @@ class Result:
 
 
 def build_modules(directory: Path) -> Path:
-    """Build the modules of the tests, each into a directory of its own in ``directory``, and return
-    this."""
-    say("building the modules of the tests")
-    for source in sorted((ROOT / "tests/modules").glob("*.c")):
+    """Build the modules of the tests and the samples, each into a directory of its own in ``directory``,
+    and return this."""
+    say("building the modules of the tests and the samples")
+    for source in sorted([*ROOT.glob("tests/modules/*.c"), *ROOT.glob("modules/samples/*.c")]):
         output = directory / source.stem
         output.mkdir()
         try:
