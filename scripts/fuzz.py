@@ -50,8 +50,8 @@ class Result:
 
 
 def build(directory: Path) -> list[bytes]:
-    """Modules to begin with: those of the tests."""
-    for source in sorted((ROOT / "tests/modules").glob("*.c")):
+    """Modules to begin with: those of the tests, and the samples."""
+    for source in sorted([*ROOT.glob("tests/modules/*.c"), *ROOT.glob("modules/samples/*.c")]):
         output = directory / source.stem
         output.mkdir()
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from klpfs.example import SAMPLES
 from klpfs.modules import kbuild
 
 SOURCES = Path(__file__).parent / "modules"
@@ -19,7 +20,8 @@ SOURCES = Path(__file__).parent / "modules"
 
 @pytest.fixture(scope="session")
 def ko(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``ko("name")``: the module built from tests/modules/name.c; ``ko("name", text)``: from text."""
+    """``ko("name")``: the module built from name.c in tests/modules/ or modules/samples/;
+    ``ko("name", text)``: from text."""
     output = tmp_path_factory.mktemp("ko")
     built: dict[tuple[str, str], Path] = {}
 
@@ -29,6 +31,8 @@ def ko(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             directory = output / str(len(built))
             directory.mkdir()
             source = SOURCES / f"{name}.c"
+            if not source.exists():
+                source = SAMPLES / f"{name}.c"
             if text is not None:
                 source = directory / f"{name}.c"
                 source.write_text(text)

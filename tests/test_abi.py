@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from klpfs.example import SAMPLES
 from klpfs.machine.image import embedded
 from klpfs.machine.kernel.livepatch.abi import ABIS
 from klpfs.modules import abi as abis
@@ -35,13 +36,13 @@ class Patches:
         self.directory = directory
         self._abi = abi
 
-    def build(self, source: str, name: str | None = None, **defines: str) -> Path:
+    def build(self, source: str | Path, name: str | None = None, **defines: str) -> Path:
         return kbuild.build_module(
             name or Path(source).stem, [MODULES / source], self.directory,
             defines=defines, abi=self._abi,
         )  # fmt: skip
 
-    def insmod(self, source: str, name: str | None = None, **defines: str) -> None:
+    def insmod(self, source: str | Path, name: str | None = None, **defines: str) -> None:
         self.machine.insmod(self.build(source, name, **defines))
 
     def patch(
@@ -265,7 +266,7 @@ def test_a_module_that_cannot_be_patched_is_not_refused(first: Patches) -> None:
 
 def test_a_call_in_progress_does_not_delay_a_patch(first: Patches) -> None:
     machine = first.machine
-    first.insmod("sleeper.c")
+    first.insmod(SAMPLES / "sleeper.c")
     machine.advance(1)
     first.patch("p", 0, "sleeper_nap", "sleeper")
     first.call("p", "register", "enable")
@@ -301,7 +302,7 @@ def test_two_versions_of_one_function_have_one_name(first: Patches) -> None:
 
 def test_tasks_have_no_patch_state(first: Patches, second: Patches) -> None:
     for patches, there in ((first, False), (second, True)):
-        patches.insmod("sleeper.c")
+        patches.insmod(SAMPLES / "sleeper.c")
         pid = patches.machine.pid_of("sleeper")
         assert patches.machine.path(f"proc/{pid}/patch_state").exists() is there
 
@@ -453,7 +454,7 @@ def test_a_transition_without_atomic_replace(second: Patches) -> None:
 
 def test_a_transition_that_waits_is_reversed_by_sysfs(second: Patches) -> None:
     machine = second.machine
-    second.insmod("sleeper.c")
+    second.insmod(SAMPLES / "sleeper.c")
     machine.advance(1)
     second.patch("a", 0, "sleeper_nap", "sleeper")
     second.patch("b", 2)
@@ -474,7 +475,7 @@ def test_a_transition_that_waits_is_reversed_by_sysfs(second: Patches) -> None:
 def test_a_consistency_model_that_gives_up_leaves_the_patch_registered(second: Patches) -> None:
     machine = second.machine
     machine.write("sys/module/livepatch/parameters/consistency", "kpatch")
-    second.insmod("sleeper.c")
+    second.insmod(SAMPLES / "sleeper.c")
     machine.advance(1)
     second.patch("a", 0, "sleeper_nap", "sleeper")
     second.call("a", "register")
@@ -509,7 +510,7 @@ def test_an_immediate_patch_does_not_wait_and_is_never_unloaded(
     second: Patches, which: str
 ) -> None:
     machine = second.machine
-    second.insmod("sleeper.c")
+    second.insmod(SAMPLES / "sleeper.c")
     machine.advance(1)
     second.patch("a", 0, "sleeper_nap", "sleeper", **{which: ".immediate = true"})
     second.call("a", "register", "enable")
@@ -553,7 +554,7 @@ static int __init patch_init"""
 def test_one_source_for_all_kernels(klpfs_mount: Mount, tmp_path: Path, abi: str) -> None:
     machine = klpfs_mount("--abi", abi)
     source = tmp_path / "livepatch-sample.c"
-    sample = (MODULES / "livepatch-sample.c").read_text()
+    sample = (SAMPLES / "livepatch-sample.c").read_text()
     source.write_text(sample.replace("static int __init patch_init", FOR_ALL))
     machine.insmod(machine.build(source, abi=abi))
     assert machine.read("proc/cmdline") == PATCHED
@@ -663,7 +664,7 @@ def test_a_kernel_without_livepatch_lacks_its_symbols(
     klpfs_mount: Mount, ko: Callable[..., Path]
 ) -> None:
     machine = klpfs_mount("--no-livepatch")
-    source = (MODULES / "livepatch-sample.c").read_text().replace("MODULE_INFO(livepatch", "//")
+    source = (SAMPLES / "livepatch-sample.c").read_text().replace("MODULE_INFO(livepatch", "//")
     with refused(errno.ENOENT):
         machine.insmod(ko("unmarked", source))
     assert machine.dmesg()[-1] == "unmarked: Unknown symbol klp_enable_patch (err -2)"

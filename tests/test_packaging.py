@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The sdist, the wheel and what they install, each made and used as a user would; and the README."""
+"""The sdist, the wheel and what they install, each made and used as a user would."""
 
 from __future__ import annotations
 
@@ -17,18 +17,14 @@ from email.parser import HeaderParser
 from importlib.metadata import entry_points, requires
 from pathlib import Path, PurePosixPath
 
-import click
 import pytest
 
-from klpfs.cli import main
-
 REPOSITORY = Path(__file__).parent.parent
-README = (REPOSITORY / "README.md").read_text()
 SHIPPED = ("klpfs", "machine", "modules")
 """The directories of the repository that are installed, all as part of the package klpfs."""
 LINKS = {"klpfs/machine", "klpfs/modules"}
 """The links to the other two. In an sdist, and where klpfs is installed, they are directories."""
-SAMPLE = REPOSITORY / "tests/modules/livepatch-sample.c"
+SAMPLE = REPOSITORY / "modules/samples/livepatch-sample.c"
 NO_INDEX = re.compile(r".*\(from versions: none\)|.*NewConnectionError.*")
 """A line of pip's where it cannot reach an index. A wrong requirement has versions to choose from."""
 SECONDS = 300
@@ -301,27 +297,3 @@ def imports(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
     return found
-
-
-class TestReadme:
-    def test_its_commands_exist(self) -> None:
-        context = click.Context(main)
-        for name in set(re.findall(r"^\s+(?:\$ )?klpfs ([a-z]+)", README, re.MULTILINE)):
-            assert main.get_command(context, name) is not None, name
-
-    def test_its_options_exist(self) -> None:
-        context = click.Context(main)
-        for line in re.findall(r"^ {4}klpfs ([a-z]+ .*)$", README, re.MULTILINE):
-            name = line.split()[0]
-            command = main.get_command(context, name)
-            assert command is not None
-            known = {word for option in command.params for word in option.opts}
-            part = re.split(r"\s{2,}|\s--\s", line)[0]
-            for option in re.findall(r"(?<![\w-])-{1,2}[a-zA-Z][\w-]*", part):
-                assert option in known, (name, option)
-
-    def test_its_scripts_exist(self) -> None:
-        for name in re.findall(r"(?:\./)?scripts/[\w-]+", README):
-            script = REPOSITORY / name.removeprefix("./")
-            assert script.is_file(), name
-            assert script.stat().st_mode & 0o111, name

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from klpfs.example import SAMPLES
 from klpfs.mounting.mounts import find_mounts
 
 pytest_plugins = ["pytester"]
 
 needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
-SAMPLE = os.path.join(os.path.dirname(__file__), "modules", "livepatch-sample.c")
+SAMPLE = str(SAMPLES / "livepatch-sample.c")
 SECONDS = 60
 
 

@@ -11,6 +11,7 @@ import os
 
 import click
 
+from klpfs import example
 from klpfs.cli import build, check, machine, mount, run
 from klpfs.cli.options import mount_option
 
@@ -50,6 +51,7 @@ for _command in (
     machine.rmmod,
     machine.lsmod,
     machine.dmesg,
+    example.command,
     build.build,
     check.check,
     run.run,

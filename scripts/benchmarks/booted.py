@@ -234,7 +234,7 @@ def sample(bench: Bench) -> Iterator[Figure]:
 
 def under_klpfs(bench: Bench, script: str) -> str:
     """What a script prints under ``klpfs run``."""
-    source = debian.SCRIPTS.parent / "tests/modules/livepatch-sample.c"
+    source = debian.SCRIPTS.parent / "modules/samples/livepatch-sample.c"
     modules = new_directory(bench, "sample")
     klpfs = [sys.executable, "-P", "-m", "klpfs"]
     subprocess.run([*klpfs, "build", "-q", "-o", str(modules), str(source)], check=True)

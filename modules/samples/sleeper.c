@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A kthread that sleeps in sleeper_nap(), without end unless "wake" is set. */
+/*
+ * A kernel thread that sleeps in sleeper_nap() until it is told to wake up.
+ *
+ * A patch of sleeper_nap() cannot finish while the thread is in there: see sleeper-patch.c.
+ */
 #include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 
 static bool wake;
 module_param(wake, bool, 0644);
+MODULE_PARM_DESC(wake, "end the nap; naps are short as long as this is set");
+
 static int naps;
 module_param(naps, int, 0444);
+MODULE_PARM_DESC(naps, "number of naps that have ended");
 
 noinline void sleeper_nap(void);
 noinline void sleeper_nap(void)

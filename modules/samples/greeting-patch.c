@@ -1,23 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A patch of /proc/cmdline: the smallest there is. */
-#include <linux/kernel.h>
+/*
+ * A live patch of a module.
+ *
+ * The object has the module's name. The patch may be loaded before the module is: the kernel then
+ * patches the module as it comes, before its init function runs.
+ *
+ *	$ insmod greeting-patch.ko
+ *	$ insmod greeting.ko
+ *	$ cat /proc/greeting
+ *	hello, patched world
+ */
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
 
-static int livepatch_cmdline_proc_show(struct seq_file *m, void *v)
+static int patched_show(struct seq_file *m, void *v)
 {
-	seq_puts(m, "this has been live patched\n");
+	seq_puts(m, "hello, patched world\n");
 	return 0;
 }
 
 static struct klp_func funcs[] = {
-	{ .old_name = "cmdline_proc_show", .new_func = livepatch_cmdline_proc_show },
+	{ .old_name = "greeting_show", .new_func = patched_show },
 	{ }
 };
 
 static struct klp_object objs[] = {
-	{ .funcs = funcs }, /* no name: vmlinux */
+	{ .name = "greeting", .funcs = funcs },
 	{ }
 };
 
