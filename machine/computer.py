@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from klpfs.machine.adapter import Adapter
 from klpfs.machine.btf import Types
 from klpfs.machine.cpu import Cpu
 from klpfs.machine.extents import Extents
@@ -52,6 +53,8 @@ class Computer:
         self.per_cpu_area = Extents(linked, linked + PERCPU_MODULE_RESERVE if linked else 0)
         """The link addresses that are free for the per-CPU variables of modules. There are none if
         the image's own variables are linked at their final addresses."""
+        self.adapter = Adapter(self.space, self.symbols, self.per_cpu_offset)
+        """The members and symbols that have different names in different kernels."""
         self.cpu = Cpu(
             self.memory, gs_base=self.per_cpu_offset, slice_instructions=slice_instructions
         )

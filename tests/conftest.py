@@ -62,7 +62,12 @@ def linux_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not archives:
         pytest.skip("no $KLPFS_LINUX_SOURCE and no package linux-source-6.1")
     directory = tmp_path_factory.mktemp("linux")
-    wanted = ["samples/livepatch", "lib/livepatch", "tools/testing/selftests/livepatch"]
+    wanted = [
+        "samples/livepatch",
+        "lib/livepatch",
+        "tools/testing/selftests/livepatch",
+        "kernel/livepatch",
+    ]
     command = ["tar", "-xf", archives[-1], "-C", str(directory), "--strip-components=1"]
     command += [f"linux-source-6.1/{path}" for path in wanted]
     try:

@@ -19,8 +19,12 @@ from klpfs.machine.image import embedded
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject
-from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
-from klpfs.machine.kernel.livepatch.transition import KLP_UNDEFINED, TIF_PATCH_PENDING
+from klpfs.machine.kernel.livepatch.consistency.universe import KLP_UNDEFINED, TIF_PATCH_PENDING
+from klpfs.machine.kernel.livepatch.objects import (
+    klp_for_each_func,
+    klp_for_each_object,
+    object_name,
+)
 from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.structs import Struct
 
@@ -227,7 +231,7 @@ class Guest:
         assert mutex.owner.counter == 0, "klp_mutex is held"
 
     def patches(self) -> list[Struct]:
-        return list(self.kernel.livepatch.patches())
+        return list(self.kernel.livepatch.patches)
 
     def functions(self) -> Iterable[tuple[Struct, Struct, Struct]]:
         """Yield every function of every installed patch, with its patch and its object."""
@@ -272,7 +276,7 @@ class Guest:
             [old_func] = {int(func.old_func) for func in stack}
             stacked.update(func.address_ for func in stack)
             sites[ftrace.location(old_func)] = [ops.member_address_("fops")]
-            found = self.kernel.livepatch.redirection.find_ops(old_func)
+            found = self.kernel.livepatch.functions.klp_find_ops(old_func)
             assert found is not None and found.address_ == ops.address_
         assert {site.ip: site.ops for site in ftrace.enabled_sites()} == sites
         assert stacked == Counter(func.address_ for _, _, func in self.functions() if func.patched)
@@ -280,17 +284,17 @@ class Guest:
             assert not {"klp_ops", "ftrace_hash", "livepatch"} & set(self.owners())
 
     def _check_tasks(self) -> None:
-        transition = self.kernel.livepatch.transition
+        universes = self.kernel.livepatch.universes
         tasks = [*self.kernel.sched, self.kernel.sched.idle]
-        if transition.patch is None:
-            assert transition.target_state == KLP_UNDEFINED
+        if universes.patch is None:
+            assert universes.target_state == KLP_UNDEFINED
             assert {task.struct.patch_state for task in tasks} == {KLP_UNDEFINED}
             assert not any(task.struct.thread_info.flags & TIF_PATCH_PENDING for task in tasks)
             assert not any(func.transition for _, _, func in self.functions())
         else:
             assert {task.struct.patch_state for task in tasks} <= {0, 1}
             assert all(
-                func.transition == (patch.address_ == transition.patch.address_)
+                func.transition == (patch.address_ == universes.patch.address_)
                 for patch, _, func in self.functions()
             )
 

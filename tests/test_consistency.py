@@ -403,14 +403,14 @@ async def test_a_patch_says_what_it_is_willing_to_use(guest: Guest, ko: Ko) -> N
     assert await chosen("ksplice,criu,3.20,kgraft") == "3.20"
     guest.log()
     assert await chosen("stop_the_world,kgraft") == "kgraft"
-    assert guest.klp_log()[0] == "patch 'klp_a': there is no consistency model 'stop_the_world'"
+    assert guest.klp_log()[0] == "patch 'klp_a': unknown consistency model 'stop_the_world'"
     for said, name in (("", "kpatch"), ("ksplice,criu", "ksplice,criu")):
         before = guest.owners()
         with refused(errno.EINVAL):
             await guest.insmod(patch(ko, said))
         assert guest.klp_log() == [
-            f"patch 'klp_a' is willing to use {name}, "
-            "allowed is kgraft,leave=kernel,switch=function,3.20: no consistency model in common"
+            f"patch 'klp_a': no consistency model in common: it accepts {name}, "
+            "the administrator allows kgraft,leave=kernel,switch=function,3.20"
         ]
         assert guest.owners() == before and guest.installed() == []
 
@@ -418,13 +418,13 @@ async def test_a_patch_says_what_it_is_willing_to_use(guest: Guest, ko: Ko) -> N
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("consistency", "nothing", "there is no consistency model 'nothing'"),
-        ("consistency", "", "there is no consistency model ''"),
-        ("consistency", "leave=kernel", "there is no consistency model 'leave=kernel'"),
-        ("consistency", "leave=kernel,switch=cpu", "there is no consistency model 'leave=kernel,switch=cpu'"),
-        ("consistency_allowed", "", "'any' or a list of consistency models is wanted"),
-        ("consistency_allowed", "hybrid,any", "there is no consistency model 'any'"),
-        ("consistency_allowed", "hybrid,switch=cpu", "there is no consistency model 'switch=cpu'"),
+        ("consistency", "nothing", "unknown consistency model 'nothing'"),
+        ("consistency", "", "unknown consistency model ''"),
+        ("consistency", "leave=kernel", "unknown consistency model 'leave=kernel'"),
+        ("consistency", "leave=kernel,switch=cpu", "unknown consistency model 'leave=kernel,switch=cpu'"),
+        ("consistency_allowed", "", "expected 'any' or a list of consistency models"),
+        ("consistency_allowed", "hybrid,any", "unknown consistency model 'any'"),
+        ("consistency_allowed", "hybrid,switch=cpu", "unknown consistency model 'switch=cpu'"),
     ],
 )  # fmt: skip
 async def test_invalid_parameters(guest: Guest, name: str, value: str, line: str) -> None:
@@ -437,7 +437,7 @@ async def test_invalid_parameters(guest: Guest, name: str, value: str, line: str
 
 async def test_a_kernel_image_without_code_that_counts(guest: Guest, ko: Ko) -> None:
     """As a distribution's: refcount is refused, the others are there."""
-    counter = guest.kernel.switches._counter
+    counter = guest.kernel.livepatch.switches._counter
     counter._handler = None  # as where the image has no klp_refcount_enter
     line = "consistency model 'refcount': this kernel image has no code that counts calls"
     with refused(errno.EINVAL):
@@ -447,7 +447,7 @@ async def test_a_kernel_image_without_code_that_counts(guest: Guest, ko: Ko) -> 
         await guest.insmod(patch(ko, "refcount"))
     assert guest.klp_log() == [
         line,
-        "patch 'klp_a' is willing to use refcount, allowed is any: no consistency model in common",
+        "patch 'klp_a': no consistency model in common: it accepts refcount, the administrator allows any",
     ]
     await guest.insmod(patch(ko, "refcount,kpatch"))
     assert await guest.call("one") == 11
@@ -485,7 +485,7 @@ async def test_a_jump_and_ftrace_at_one_function_are_refused(
     with refused(errno.EBUSY):
         await guest.insmod(patch(ko, second, "klp_b", three=33, two=222))
     assert (
-        f"function 'two' is redirected by {ways[first]}, no patch can redirect it by {ways[second]}"
+        f"function 'two' is redirected by {ways[first]} and cannot be redirected by {ways[second]}"
         in guest.klp_log()
     )
     assert await guest.versions("one", "two", "three") == [11, 22, 3]

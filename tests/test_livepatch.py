@@ -717,14 +717,14 @@ async def test_new_tasks_are_where_their_parent_is(target: Guest, ko: Ko) -> Non
     assert nap.task.struct.patch_state == 0
     child = sched.new_task("child", 77, nap.task)
     assert child.struct.patch_state == 0
-    assert target.kernel.livepatch.transition.pending(child)
+    assert target.kernel.livepatch.universes.klp_patch_pending(child)
     sched.release_task(child)
     async with target.process() as process:
         assert process.struct.patch_state == 1
     await target.write("klp_a/enabled", 0)
     async with target.process() as process:  # older than the change: converted as it leaves
         assert process.struct.patch_state == 1
-        assert target.kernel.livepatch.transition.pending(process)
+        assert target.kernel.livepatch.universes.klp_patch_pending(process)
     await target.advance(1)
     assert target.installed() == []
     await wake(target, nap)

@@ -247,11 +247,11 @@ class Livepatching(RuleBasedStateMachine):
     def stacks_are_in_the_order_of_the_patches(self) -> None:
         order = [patch.address_ for patch in self.guest.patches()]
         owner = {f.address_: order.index(p.address_) for p, _, f in self.guest.functions()}
-        redirection = self.guest.kernel.livepatch.redirection
+        functions = self.guest.kernel.livepatch.functions
         for ops in self.guest.space.list_entries(
             self.guest.symbol("klp_ops", None), "struct klp_ops", "node"
         ):
-            ranks = [owner[func.address_] for func in redirection.func_stack(ops)]
+            ranks = [owner[func.address_] for func in functions.func_stack(ops)]
             assert ranks == sorted(ranks, reverse=True)
 
     def teardown(self) -> None:

@@ -21,7 +21,11 @@ from klpfs.machine.elf import SHF_RELA_LIVEPATCH, ElfError, ModuleImage
 from klpfs.machine.image import Image
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
-from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
+from klpfs.machine.kernel.livepatch.objects import (
+    klp_for_each_func,
+    klp_for_each_object,
+    object_name,
+)
 from klpfs.machine.kernel.module.load import LoadedModule
 from klpfs.machine.structs import Struct
 
@@ -156,7 +160,7 @@ class _Trial:
     # -- functions --------------------------------------------------------------------------------
 
     def _patch_of(self, module: LoadedModule) -> Struct | None:
-        for patch in self._kernel.livepatch.patches():
+        for patch in self._kernel.livepatch.patches:
             if int(patch.mod) == module.struct.address_:
                 return patch
         return None

@@ -111,12 +111,12 @@ class Steps:
         """Advance guest time until no transition runs. Raise `Stopped` if it takes too long."""
         kernel, start = self._kernel, self._clock.now()
         with trio.move_on_after(_REAL_TIMEOUT):
-            while kernel.livepatch.transition.patch is not None:
+            while kernel.livepatch.universes.patch is not None:
                 if self._clock.now() - start > self._timeout * 1e9:
                     break
                 await self._clock.advance(_TICK)
         subject = f"{action}: transition"
-        if kernel.livepatch.transition.patch is not None:
+        if kernel.livepatch.universes.patch is not None:
             detail = f"not finished after {self._timeout:g} s; {self._tasks_in_modules()}"
             self.stop(subject, Verdict.BAD, detail)
         await self._clock.advance(_TICK)

@@ -24,7 +24,7 @@ from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.kobject import is_file_name
 from klpfs.machine.kernel.livepatch.abi import Life
-from klpfs.machine.kernel.livepatch.universe import KLP_PATCHED, KLP_UNPATCHED
+from klpfs.machine.kernel.livepatch.consistency.universe import KLP_PATCHED, KLP_UNPATCHED
 from klpfs.machine.kernel.module.main import IGNORE_MODVERSIONS, IGNORE_VERMAGIC
 from klpfs.machine.kernel.printk.printk import Printk
 
@@ -162,12 +162,12 @@ def _allocations(kernel: Kernel) -> str:
 def _consistency(kernel: Kernel) -> str:
     """Return a line for each enabled patch: its model, and the number of tasks in each state."""
     lines = ["patch model leave switch redirection detection unpatched patched\n"]
-    transition = kernel.livepatch.transition
-    for patch in kernel.livepatch.patches():
+    universes = kernel.livepatch.universes
+    for patch in kernel.livepatch.patches:
         model = kernel.livepatch.consistency.of(patch)
         words = [patch.mod.name.string(), *model[:5]]
-        if transition.patch is not None and transition.patch.address_ == patch.address_:
-            states = [int(task.struct.patch_state) for task in kernel.universes.tasks()]
+        if patch == universes.patch:
+            states = [int(task.struct.patch_state) for task in universes.tasks()]
             words += [str(states.count(KLP_UNPATCHED)), str(states.count(KLP_PATCHED))]
         else:
             words += ["-", "-"]

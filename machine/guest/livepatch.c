@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The ftrace handler, which selects the version of a patched function: kernel/livepatch/patch.c. */
+/* The choice of the version of a patched function that a call runs. kernel/livepatch/patch.c */
 
 #include <linux/bug.h>
 #include <linux/container_of.h>
@@ -16,11 +16,11 @@ struct klp_patch *klp_transition_patch;
 int klp_target_state = KLP_UNDEFINED;
 
 /*
- * Return the function that the current task has to run, or NULL for the original one.
+ * Return the function that the current task runs instead of the original; NULL: the original.
  *
- * The barriers pair with those of klp_init_transition() and klp_start_transition(). A CPU that sees
- * the function on the stack also sees its transition flag. A CPU that sees the flag also sees the
- * target state and the patch_state of the task that goes with it.
+ * The barriers pair with those of klp_init_transition() and klp_start_transition(): a CPU that sees the
+ * function on the stack sees its transition flag, and a CPU that sees the flag sees the target state.
+ * So the patch_state that it reads is not KLP_UNDEFINED.
  */
 static __always_inline struct klp_func *klp_current_func(struct klp_ops *ops)
 {
@@ -37,7 +37,7 @@ static __always_inline struct klp_func *klp_current_func(struct klp_ops *ops)
 		patch_state = current->patch_state;
 		WARN_ON_ONCE(patch_state == KLP_UNDEFINED);
 		if (patch_state == KLP_UNPATCHED) {
-			/* The task runs the next older version. Below the last one is the original. */
+			/* The version below this one. Below the last one is the original. */
 			struct list_head *below = READ_ONCE(func->stack_node.next);
 
 			if (below == &ops->func_stack)
@@ -45,7 +45,7 @@ static __always_inline struct klp_func *klp_current_func(struct klp_ops *ops)
 			func = list_entry(below, struct klp_func, stack_node);
 		}
 	}
-	/* A nop function means the original one. */
+	/* A nop leads callers to the original. */
 	return func->nop ? NULL : func;
 }
 
@@ -53,7 +53,7 @@ void notrace klp_ftrace_handler(unsigned long ip, unsigned long parent_ip, struc
 				struct ftrace_regs *fregs)
 {
 	struct klp_func *func;
-	/* This disables preemption, for which klp_synchronize_transition() waits. */
+	/* This disables preemption, so that klp_synchronize_transition() waits for the handler. */
 	int bit = ftrace_test_recursion_trylock(ip, parent_ip);
 
 	if (WARN_ON_ONCE(bit < 0))

@@ -8,7 +8,7 @@
 #include <linux/mutex.h>
 #include <linux/sched.h>
 
-/* The header of the 3.20 API has no transitions, so it does not define these. */
+/* The oldest ABI has no transitions, and so no names for these. */
 #ifndef KLP_UNDEFINED
 #define KLP_UNDEFINED -1
 #define KLP_UNPATCHED 0
@@ -16,8 +16,8 @@
 #endif
 
 /*
- * There is one for each patched function. func_stack has the klp_func of every patch for it, the
- * newest first; the first one runs. The struct is freed when the stack becomes empty.
+ * One for each patched function. func_stack has the klp_func of every patch of the function, the
+ * newest first; the newest one runs. The struct is freed with the last of them.
  */
 struct klp_ops {
 	struct list_head node;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A count of the calls inside a set of functions, for the consistency model "refcount". The handler
- * of an ftrace_ops for the set replaces the return address of each call by klp_refcount_return, as
- * kretprobes do.
+ * Counting the calls of a set of functions that are under way, for the consistency model "refcount": the
+ * handler of an ftrace_ops for the set replaces the return address of each call by that of
+ * klp_refcount_return, as kretprobes do.
  */
 
 #include <linux/preempt.h>
@@ -46,7 +46,7 @@ void notrace klp_refcount_enter(unsigned long ip, unsigned long parent_ip, struc
 	preempt_enable_notrace();
 }
 
-/* End the call whose return address was at slot. Return that address. */
+/* End the call whose return address was at slot. Return the address that it returns to. */
 unsigned long notrace klp_refcount_exit(unsigned long *slot)
 {
 	struct klp_counted_call **link, *call;

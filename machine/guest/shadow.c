@@ -28,6 +28,7 @@ struct klp_shadow {
 static DEFINE_HASHTABLE(klp_shadow_hash, SHADOW_HASH_BITS);
 static DEFINE_SPINLOCK(klp_shadow_lock);
 
+/* The variable, if there is one: klp_shadow_match() for each in the bucket. */
 static struct klp_shadow *find(void *obj, unsigned long id)
 {
 	struct klp_shadow *shadow;
@@ -50,8 +51,8 @@ void *klp_shadow_get(void *obj, unsigned long id)
 EXPORT_SYMBOL_GPL(klp_shadow_get);
 
 /*
- * Attach a new variable. If there is one already, store it in *old instead. The constructor runs
- * under the lock, so that other tasks never see an incomplete variable.
+ * __klp_shadow_get_or_alloc(): attach a new variable and return its data, or leave that of an existing
+ * one in *old. The constructor runs under the lock, so that no task sees a variable that is not complete.
  */
 static void *attach(void *obj, unsigned long id, size_t size, gfp_t gfp_flags,
 		    klp_shadow_ctor_t ctor, void *ctor_data, void **old)
@@ -63,7 +64,7 @@ static void *attach(void *obj, unsigned long id, size_t size, gfp_t gfp_flags,
 	*old = klp_shadow_get(obj, id);
 	if (*old)
 		return NULL;
-	/* Allocate before taking the lock, as this may sleep. Another task may attach first. */
+	/* Before the lock is taken, since it may sleep. It is freed if another task attaches one first. */
 	fresh = kzalloc(sizeof(*fresh) + size, gfp_flags);
 	if (!fresh)
 		return NULL;
@@ -106,6 +107,7 @@ void *klp_shadow_get_or_alloc(void *obj, unsigned long id, size_t size, gfp_t gf
 }
 EXPORT_SYMBOL_GPL(klp_shadow_get_or_alloc);
 
+/* klp_shadow_free_struct(), and taking it off the list. */
 static void detach(struct klp_shadow *shadow, klp_shadow_dtor_t dtor)
 {
 	hash_del_rcu(&shadow->node);

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All services of one kernel, put together in the order in which they stand on each other."""
+"""A kernel: its subsystems, built in the order in which they depend on each other."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import trio
 
@@ -15,25 +14,12 @@ from klpfs.machine.image import Image
 from klpfs.machine.kernel.base import build as build_base
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.kallsyms import Kallsyms, SystemInfo
-from klpfs.machine.kernel.kobject import Kobject, KobjectTree
+from klpfs.machine.kernel.kobject import KobjectTree
 from klpfs.machine.kernel.livepatch.abi import ABIS, Life
-from klpfs.machine.kernel.livepatch.at_once import AtOnce
-from klpfs.machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
-from klpfs.machine.kernel.livepatch.consistency import DEFAULT, PRESETS, Consistency
-from klpfs.machine.kernel.livepatch.core import Livepatch
-from klpfs.machine.kernel.livepatch.first import FirstLivepatch
-from klpfs.machine.kernel.livepatch.leaving import Leaving
-from klpfs.machine.kernel.livepatch.patch import Redirection
-from klpfs.machine.kernel.livepatch.refcount import Counter
-from klpfs.machine.kernel.livepatch.registered import RegisteredLivepatch
-from klpfs.machine.kernel.livepatch.struct_relocs import StructRelocations
-from klpfs.machine.kernel.livepatch.switching import Switches
-from klpfs.machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
-from klpfs.machine.kernel.livepatch.universe import Universes
+from klpfs.machine.kernel.livepatch.build import build as build_livepatch
 from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
 from klpfs.machine.kernel.module.build import build as build_module_loader
 from klpfs.machine.kernel.module.load import LivepatchSupport
-from klpfs.machine.kernel.module.subscribers import ModuleSubscriber, Stage
 from klpfs.machine.kernel.oops.build import build as build_oops
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 from klpfs.machine.kernel.proc import Proc
@@ -96,7 +82,7 @@ class Kernel:
         self.workqueues = self.work.workqueues
         self.watchdog = build_oops(base, timers=self.work.timers).watchdog
         self.proc = base.services.offer(Proc(base, self.user))
-        loader = build_module_loader(
+        self.module_loader = loader = build_module_loader(
             base,
             trace=self.trace,
             dyndbg=self.dyndbg,
@@ -106,95 +92,20 @@ class Kernel:
         )
         self.modules = loader.modules
         self.exports = computer.image.exports
-        kernel_kobj = self.kobjects.at(("kernel",))
+        self.kobjects.at(("kernel",))
         if abi.life is not Life.NONE:
-            root = kernel_kobj.add(Kobject("livepatch"))
-            self.livepatch = livepatch = self._make_livepatch(root)
-            for provider in (livepatch, livepatch.states, self.counter):
-                base.services.offer(provider)
-            loader.subscribers.add(
-                Stage.LIVEPATCH,
-                ModuleSubscriber(
-                    coming=lambda module: livepatch.module_coming(module.struct),
-                    going=lambda module: livepatch.module_going(module.struct),
-                ),
+            self.livepatch = build_livepatch(
+                base,
+                abi=abi,
+                trace=self.trace,
+                work=self.work,
+                dyndbg=self.dyndbg,
+                kobjects=self.kobjects,
+                loader=loader,
             )
 
     def _klp_find_object_symbol(self, objname: str | None, name: str, sympos: int) -> int:
-        return self.livepatch.klp_find_object_symbol(objname, name, sympos)
-
-    def _make_livepatch(self, root: Kobject) -> Livepatch:
-        """The livepatch core that the image's ABI asks for, on what the ABIs have in common."""
-        computer, abi = self.computer, self.abi
-        computer.space.missing_members = abi.absent
-        callbacks = (Callbacks if abi.callbacks else NoCallbacks)(self.sched)
-        redirection = Redirection(computer, self.slab, self.ftrace, self.text, self.printk, abi)
-        self.universes = Universes(computer, self.sched)
-        self.counter = Counter(computer, self.sched, self.slab, self.ftrace, self.stack)
-        self.switches = Switches(
-            self.universes,
-            self.printk,
-            Leaving(self.universes, redirection, self.stack, self.freezer, self.dyndbg),
-            redirection,
-            self.freezer,
-            self.counter,
-            self.sched.synchronize_rcu,
-        )
-        at_once = abi.life is Life.REGISTERED_AT_ONCE
-        default = PRESETS["3.20"] if at_once else DEFAULT
-        consistency = Consistency(self.printk, self.switches.unavailable, self._modinfo, default)
-        transition = (
-            AtOnce(self.sched, redirection)
-            if at_once
-            else Transition(
-                computer,
-                self.sched,
-                self.universes,
-                redirection,
-                callbacks,
-                self.printk,
-                self.dyndbg,
-                lambda patch: self.switches.of(consistency.of(patch)),
-                self._retry_transition,
-                abi,
-            )
-        )
-        if not at_once:
-            self.kobjects.at(("module", "livepatch")).add(consistency.parameters())
-        if abi.life is Life.REGISTERED:
-            self.universes.is_immediate = lambda func: bool(func.immediate)
-        cores: dict[Life, Callable[..., Livepatch]] = {
-            Life.ENABLED: Livepatch,
-            Life.REGISTERED: RegisteredLivepatch,
-            Life.REGISTERED_AT_ONCE: partial(
-                FirstLivepatch,
-                relocations=StructRelocations(computer, self.printk, self.modules),
-                tainted=self.tainted,
-            ),
-        }
-        klp_mutex = computer.symbol("klp_mutex")
-        return cores[abi.life](
-            computer,
-            self.slab,
-            self.printk,
-            self.traps,
-            redirection,
-            transition,
-            callbacks,
-            consistency,
-            self.modules,
-            root,
-            lambda: self.locking.mutex(klp_mutex),
-            self.workqueues.queue,
-            abi,
-        )
-
-    def _retry_transition(self) -> None:
-        self.workqueues.queue_delayed(self.livepatch.transition_work, RETRY_SECONDS)
-
-    def _modinfo(self, module: int, tag: str) -> str | None:
-        found = self.modules.at(module)
-        return found.modinfo(tag) if found is not None else None
+        return self.livepatch.symbols.klp_find_object_symbol(objname, name, sympos)
 
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""

@@ -22,6 +22,16 @@ codecs   how numbers are stored
 
 from klpfs.machine.structs.lists import LIST_POISON1, LIST_POISON2, Space
 from klpfs.machine.structs.plain import MemoryLike
+from klpfs.machine.structs.space import Field
 from klpfs.machine.structs.views import Array, Pointer, Struct
 
-__all__ = ["LIST_POISON1", "LIST_POISON2", "Array", "MemoryLike", "Pointer", "Space", "Struct"]
+__all__ = [
+    "LIST_POISON1",
+    "LIST_POISON2",
+    "Array",
+    "Field",
+    "MemoryLike",
+    "Pointer",
+    "Space",
+    "Struct",
+]

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 from klpfs.machine.btf import Type, Types
 from klpfs.machine.structs.classes import Classes
 from klpfs.machine.structs.plain import MemoryLike, PlainMemory
 from klpfs.machine.structs.views import Array, Pointer, View, address_of
+
+
+class Field(NamedTuple):
+    """A member of a struct, wherever it is in the structs of this kernel."""
+
+    get: Callable[[View], Any]
+    set: Callable[[View, Any], None]
 
 
 class TypedMemory(PlainMemory):
@@ -59,6 +66,18 @@ class TypedMemory(PlainMemory):
         """Return ``address`` as a pointer to a type."""
         ctype = self.types[name] if isinstance(name, str) else name
         return self.classes.pointer(ctype)(address_of(address))
+
+    def field(self, name: str, path: str) -> Field:
+        """Return access to the member ``path`` (``"a.b[3].c"``) of structs of type ``name``.
+
+        Raise LookupError if there is no such member, BtfError for a bitfield.
+        """
+        offset, ctype = self.types.locate(self.types[name], path)
+        codec = self.classes.codec(ctype)
+        return Field(
+            lambda view: codec.load(view.address_ + offset),
+            lambda view, value: codec.store(view.address_ + offset, value),
+        )
 
     def container_of(self, address: int | View, name: str, member: str) -> Any:
         """Return the struct of type ``name`` whose ``member`` is at ``address``."""

@@ -121,7 +121,7 @@ async def _patched_call(bench: Bench, count: int) -> AsyncIterator[tuple[float, 
             took = [await guest.seconds("bench_target_loop", count)]
             instructions = [await executed(guest, "bench_target_function")]
             await guest.insmod(bench, "bench_patch")
-            assert guest.kernel.livepatch.transition.patch is None
+            assert guest.kernel.livepatch.universes.patch is None
             took += [await guest.seconds("bench_target_loop", count)]
             instructions += [await executed(guest, "bench_target_function")]
             yield (took[1] - took[0]) / count * 1e9, instructions[1] - instructions[0]

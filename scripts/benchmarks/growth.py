@@ -137,12 +137,12 @@ async def _measured(target: Path, patch: Path, tasks: int) -> AsyncIterator[floa
         while not all(task.service for task in guest.kernel.sched if task.comm == "sleeper"):
             await trio.sleep(0.01)
         await load(guest, patch)
-        transition = guest.kernel.livepatch.transition
+        universes = guest.kernel.livepatch.universes
         async with guest.kernel.sched.user_task(1000, "insmod") as task:
             start = time.perf_counter()
             result = await task.call(guest.symbol("many_enable"), 0)
             assert result & 0xFFFFFFFF == 0, "klp_enable_patch failed"
-            while transition.patch is not None:
+            while universes.patch is not None:
                 await trio.sleep(0.01)
             yield time.perf_counter() - start
 

@@ -56,7 +56,7 @@ class Explorer:
         self._subject = subject
         self._paused: trio.Event | None = None
         self._side: Change | None = None
-        subject.kernel.switches.pause = self._pause
+        subject.kernel.livepatch.switches.pause = self._pause
 
     async def _pause(self) -> None:
         """Between two functions, or tasks: until the patch moves again, if that makes a difference for the
@@ -115,7 +115,7 @@ class Explorer:
             if self._paused is not None:
                 self._paused.set()
             elif not moving:
-                if done and kernel.universes.patch is None:
+                if done and kernel.livepatch.universes.patch is None:
                     return
                 await self._subject.clock.advance(1)
             await self._settle()

@@ -66,7 +66,7 @@ class Subject:
         self._pid = 100
         self.last_change = 0
         """When a task or a function changed sides last, in nanoseconds."""
-        kernel.universes.on_change.append(self._changed)
+        kernel.livepatch.universes.on_change.append(self._changed)
         self._by_name = {name: i for i, name in enumerate(("units", "units_patch"))}
 
     def _changed(self) -> None:
@@ -110,7 +110,7 @@ class Subject:
         """Do a step with time passing, then wait for the end of the transition: 0, the errno of the step,
         or ETIMEDOUT."""
         done, end = self.start(step), self.clock.now() + limit * 1e9
-        while not done or self.kernel.universes.patch is not None:
+        while not done or self.kernel.livepatch.universes.patch is not None:
             if done and done[0]:
                 return done[0]
             if self.clock.now() > end:
@@ -139,11 +139,11 @@ class Subject:
 
     def side(self) -> Change:
         """Who runs which version now."""
-        universes = self.kernel.universes
+        universes = self.kernel.livepatch.universes
         patch = universes.patch
         states = {t.comm: bool(t.struct.patch_state == 1) for t in self.workers()}
         if patch is None:
-            on = any(patch.enabled for patch in self.kernel.livepatch.patches())
+            on = any(patch.enabled for patch in self.kernel.livepatch.patches)
             return Change(self.clock.now() / 1e9, dict.fromkeys(states, on), ())
         new = tuple(f.old_name.string() for f in universes.functions() if not f.transition)
         return Change(self.clock.now() / 1e9, states, new)
@@ -181,7 +181,7 @@ async def measure(
     row, changes = Row(model.name, kind, load), []
     async with machine(model, seed) as subject:
         kernel = subject.kernel
-        kernel.switches.pause = functools.partial(grace_period, kernel)
+        kernel.livepatch.switches.pause = functools.partial(grace_period, kernel)
         options = f"kind={KINDS.index(kind)} load={LOADS.index(load)} tasks={tasks} seed={seed * 7919 + 1}"
         await subject.insmod("units", options)
         await subject.clock.advance(0.5)
@@ -189,15 +189,17 @@ async def measure(
         def show() -> None:
             changes.append(subject.side())
 
-        kernel.universes.on_change.append(show)
+        kernel.livepatch.universes.on_change.append(show)
         attempts = round(rounds * ATTEMPTS[load])
         while row.finished < 2 * rounds and row.gave_up <= attempts and not row.stalled:
             await _one_round(subject, row)
-            if row.finished and show in kernel.universes.on_change:
-                kernel.universes.on_change.remove(show)  # a picture of on and off once will do
+            if row.finished and show in kernel.livepatch.universes.on_change:
+                kernel.livepatch.universes.on_change.remove(
+                    show
+                )  # a picture of on and off once will do
         row.calls, row.torn, row.stale = map(subject.variable, ("calls", "torn", "stale"))
-        row.stop, row.stops = kernel.freezer.longest / 1e6, kernel.switches.stops.count
-        row.host_us = kernel.switches.stops.longest / 1e3
+        row.stop, row.stops = kernel.freezer.longest / 1e6, kernel.livepatch.switches.stops.count
+        row.host_us = kernel.livepatch.switches.stops.longest / 1e3
     return row, changes
 
 

@@ -1,83 +1,69 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The four callbacks of an object, kernel/livepatch/core.h. They run in the guest, on the task that
-enables, disables, or completes."""
+"""The four callbacks of an object. kernel/livepatch/core.h.
+
+They run in the guest, on the task that enables or disables the patch or completes the transition.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Protocol
 
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit
+from klpfs.machine.kernel.livepatch.common import KlpMutex
+from klpfs.machine.kernel.sched.core import Scheduler, TaskExit
 from klpfs.machine.structs import Struct
 
 
-class Callbacks:
-    """Calls what a ``klp_object`` has in ``callbacks``."""
+class Callbacks(Protocol):
+    """The calls that the core makes. `older.callbacks.NoCallbacks` is for kernels before 4.15."""
 
-    def __init__(self, sched: Scheduler) -> None:
+    async def klp_pre_patch_callback(self, obj: Struct) -> int:
+        """Call ``pre_patch`` before the object is patched. Return 0, or a negative errno that refuses it."""
+
+    async def klp_post_patch_callback(self, obj: Struct) -> None:
+        """Call ``post_patch`` when the transition to the patched state is complete."""
+
+    async def klp_pre_unpatch_callback(self, obj: Struct) -> None:
+        """Call ``pre_unpatch`` before the transition to the unpatched state starts."""
+
+    async def klp_post_unpatch_callback(self, obj: Struct) -> None:
+        """Call ``post_unpatch`` when the object is unpatched, if its ``pre_patch`` had succeeded."""
+
+
+class ObjectCallbacks:
+    """Calls the functions in ``klp_object.callbacks``. The caller holds klp_mutex.
+
+    A callback that oopses counts as having returned: ``pre_patch`` with EFAULT, so that the patch is refused.
+    """
+
+    def __init__(self, sched: Scheduler, klp_mutex: KlpMutex) -> None:
         self._sched = sched
-        self._dead: dict[Task, TaskExit] = {}
-
-    @contextmanager
-    def outlived(self) -> Iterator[None]:
-        """The body comes to its end even if its task dies in a callback; the TaskExit follows then.
-
-        Linux leaves klp_mutex locked for ever, and a transition that nobody can end. Here a callback
-        that dies has returned: pre_patch with an error, so that the patch is refused.
-        """
-        try:
-            yield
-        finally:
-            death = self._dead.pop(self._sched.current, None)
-            if death is not None:
-                raise death
+        self._klp_mutex = klp_mutex
 
     async def _call(self, function: int, obj: Struct) -> int:
-        task = self._sched.current
         try:
-            result = await task.call(function, obj.address_) & 0xFFFFFFFF
-        except TaskExit as death:
-            self._dead.setdefault(task, death)
+            result = await self._sched.current.call(function, obj.address_) & 0xFFFFFFFF
+        except TaskExit as exit_:
+            self._klp_mutex.exit_later(exit_)
             return -errno.EFAULT
         return result - (1 << 32) if result >> 31 else result
 
-    async def pre_patch(self, obj: Struct) -> int:
-        """Before the object is patched; a negative errno refuses it."""
+    async def klp_pre_patch_callback(self, obj: Struct) -> int:
         callbacks = obj.callbacks
         result = await self._call(callbacks.pre_patch, obj) if callbacks.pre_patch else 0
         callbacks.post_unpatch_enabled = not result
         return result
 
-    async def post_patch(self, obj: Struct) -> None:
-        """When the transition to the patched state is complete."""
+    async def klp_post_patch_callback(self, obj: Struct) -> None:
         if obj.callbacks.post_patch:
             await self._call(obj.callbacks.post_patch, obj)
 
-    async def pre_unpatch(self, obj: Struct) -> None:
-        """Before the transition back begins."""
+    async def klp_pre_unpatch_callback(self, obj: Struct) -> None:
         if obj.callbacks.pre_unpatch:
             await self._call(obj.callbacks.pre_unpatch, obj)
 
-    async def post_unpatch(self, obj: Struct) -> None:
-        """When the object is unpatched, if its pre_patch had succeeded."""
+    async def klp_post_unpatch_callback(self, obj: Struct) -> None:
         callbacks = obj.callbacks
         if callbacks.post_unpatch_enabled and callbacks.post_unpatch:
             await self._call(callbacks.post_unpatch, obj)
         callbacks.post_unpatch_enabled = False
-
-
-class NoCallbacks(Callbacks):
-    """Of an object that has none to call, before they came with 4.15."""
-
-    async def pre_patch(self, obj: Struct) -> int:
-        return 0
-
-    async def post_patch(self, obj: Struct) -> None:
-        return
-
-    async def pre_unpatch(self, obj: Struct) -> None:
-        return
-
-    async def post_unpatch(self, obj: Struct) -> None:
-        return

@@ -1,70 +1,110 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From one version of the patched functions to the other and back. kernel/livepatch/transition.c.
+"""The transition of a patch from one state to the other. kernel/livepatch/transition.c.
 
-Who moves when is the matter of the consistency model: `switching`. The default is today's kernel's, where a
-task moves when its stack shows that it is in none of the functions that change: at the first try, at a
-later one (once a second), or as it leaves the kernel.
+The consistency model of the patch decides which task or function converts when: `consistency`. By default
+a task converts when its stack has none of the functions that change: at the first attempt, at a later one
+(there is one each second), or when the task leaves the kernel.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.livepatch.abi import Abi
 from klpfs.machine.kernel.livepatch.callbacks import Callbacks
-from klpfs.machine.kernel.livepatch.patch import Redirection, klp_for_each_object
-from klpfs.machine.kernel.livepatch.switching import Switch
-from klpfs.machine.kernel.livepatch.universe import (
+from klpfs.machine.kernel.livepatch.common import Common
+from klpfs.machine.kernel.livepatch.consistency.choice import Consistency
+from klpfs.machine.kernel.livepatch.consistency.switch import Switch
+from klpfs.machine.kernel.livepatch.consistency.switches import Switches
+from klpfs.machine.kernel.livepatch.consistency.universe import (
     KLP_PATCHED,
     KLP_UNDEFINED,
     KLP_UNPATCHED,
-    TIF_PATCH_PENDING,
-    Universes,
 )
+from klpfs.machine.kernel.livepatch.objects import (
+    klp_for_each_object,
+    klp_is_object_loaded,
+    patch_name,
+)
+from klpfs.machine.kernel.livepatch.patch import PatchedFunctions
+from klpfs.machine.kernel.livepatch.replace import AtomicReplace
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_NOTICE, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.sched.core import TaskState
+from klpfs.machine.kernel.work.workqueue import Workqueues
 from klpfs.machine.structs import Struct
 
-__all__ = [
-    "KLP_PATCHED", "KLP_UNDEFINED", "KLP_UNPATCHED", "RETRY_SECONDS", "TIF_PATCH_PENDING", "Transition",
-]  # fmt: skip
-
 RETRY_SECONDS = 1.0
+"""The time between two attempts, in guest seconds."""
+
+OnComplete = Callable[[Struct], None]
+"""Called with a patch whose transition is complete, except by `Transition.klp_cancel_transition`: frees
+it, or releases its module."""
 
 _FILE = "kernel/livepatch/transition.c"
 
 
-class Transition:
-    """The one transition that may be under way. ``switch_of`` makes the way in which a patch goes over."""
+class Transition(Protocol):
+    """What the core asks of a transition; there is one at a time. The caller holds klp_mutex.
+
+    `older.immediate.ImmediateTransition` is for kernels before 4.12.
+    """
+
+    def klp_init_transition(self, patch: Struct, state: int) -> None:
+        """Begin a transition of ``patch`` to ``state``. No task converts before `klp_start_transition`."""
+
+    def klp_start_transition(self) -> None:
+        """Let tasks convert."""
+
+    async def klp_try_complete_transition(self) -> None:
+        """Convert what may convert, and complete the transition if that is everything. Otherwise try again
+        later. Raises OSError(EBUSY) under a model that gives up, with everything as before the transition."""
+
+    async def klp_cancel_transition(self) -> None:
+        """Complete a transition to the patched state in the unpatched state at once: enabling has failed
+        before it was started, or the code of the patch is about to be freed."""
+
+    async def klp_reverse_transition(self) -> None:
+        """Exchange the initial state and the target state."""
+
+    def klp_force_transition(self) -> None:
+        """Convert everything, whatever the tasks do. The next attempt completes the transition."""
+
+    def module_joined(self) -> None:
+        """Called when a module with functions of the patch has been loaded and patched."""
+
+
+class ConsistentTransition:
+    """A transition by the consistency model of the patch."""
 
     def __init__(
         self,
-        computer: Computer,
-        sched: Scheduler,
-        universes: Universes,
-        redirection: Redirection,
+        common: Common,
+        *,
+        switches: Switches,
+        consistency: Consistency,
+        functions: PatchedFunctions,
         callbacks: Callbacks,
-        printk: Printk,
+        replace: AtomicReplace,
+        workqueues: Workqueues,
         dyndbg: DynamicDebug,
-        switch_of: Callable[[Struct], Switch],
-        retry_later: Callable[[], None],
-        abi: Abi,
+        on_complete: OnComplete,
     ) -> None:
-        self._space = computer.space
-        self._sched = sched
-        self._universes = universes
-        self._redirection = redirection
+        self._space = common.space
+        self._sched = common.base.sched
+        self._universes = common.universes
+        self._switches = switches
+        self._consistency = consistency
+        self._patches = common.patches
+        self._functions = functions
         self._callbacks = callbacks
-        self._printk = printk
-        self._switch_of = switch_of
-        self._retry_later = retry_later
-        self._abi = abi
+        self._replace = replace
+        self._klp_mutex = common.klp_mutex
+        self._workqueues = workqueues
+        self._on_complete = on_complete
+        self._messages = common.messages
+        self._abi = common.abi
         self._switch: Switch
-        self.on_replaced: Callable[[Struct], Awaitable[None]]
-        """Takes off what a patch with ``replace`` has replaced; set by `core.Livepatch`."""
         debug = dyndbg.site
         self._completing = debug(
             f"{_FILE}:75", "klp_complete_transition", "'%s': completing %s transition"
@@ -80,64 +120,55 @@ class Transition:
         self._reversing = debug(
             f"{_FILE}:582", "klp_reverse_transition", "'%s': reversing transition from %s"
         )
-        sched.on_fork.append(self.copy_process)
-        sched.on_leave_kernel.append(self.update_patch_state)
-
-    @property
-    def patch(self) -> Struct | None:
-        """``klp_transition_patch``."""
-        return self._universes.patch
-
-    @property
-    def target_state(self) -> int:
-        """``klp_target_state``."""
-        return self._universes.target_state
+        common.base.sched.on_fork.append(common.universes.klp_copy_process)
+        common.base.sched.on_leave_kernel.append(common.universes.klp_update_patch_state)
 
     def _current(self) -> tuple[Struct, str]:
-        patch = self.patch
+        patch = self._universes.patch
         assert patch is not None, "no transition is under way"
-        return patch, patch.mod.name.string()
+        return patch, patch_name(patch)
 
     def _what(self) -> str:
-        return "patching" if self.target_state == KLP_PATCHED else "unpatching"
+        return "patching" if self._universes.target_state == KLP_PATCHED else "unpatching"
 
-    # -- the steps of a transition ----------------------------------------------------------------
+    # -- from the beginning to the end ------------------------------------------------------------
 
-    def init(self, patch: Struct, state: int) -> None:
-        """``klp_init_transition``: the handler now asks each task for its state."""
+    def klp_init_transition(self, patch: Struct, state: int) -> None:
         self._universes.patch = patch
         self._universes.target_state = state
-        self._switch = self._switch_of(patch)
-        self._initializing(patch.mod.name.string(), self._what())
+        self._switch = self._switches.of(self._consistency.of(patch))
+        self._initializing(patch_name(patch), self._what())
         self._switch.prepare()
 
-    def start(self) -> None:
-        """``klp_start_transition``: every task is marked to move."""
+    def klp_start_transition(self) -> None:
         _, name = self._current()
-        starting = self._abi.starting.format(patch=name, what=self._what())
-        self._printk(LOGLEVEL_NOTICE, f"livepatch: {starting}")
+        self._messages.pr_notice(self._abi.starting.format(patch=name, what=self._what()))
         self._switch.start()
 
-    async def try_complete(self) -> Struct | None:
-        """``klp_try_complete_transition``: move whom it can. Returns the patch if that was everybody
-        and the transition is complete; else it tries again in a second.
-
-        Raises OSError(EBUSY) under a model that gives up: everything is as before the transition."""
+    async def klp_try_complete_transition(self) -> None:
         patch, name = self._current()
         switch, tries = self._switch, 1
+        if patch.immediate:  # Linux 4.12
+            switch.force()
         while not await switch.attempt():
             if not switch.tries:
                 if self._abi.signals:
-                    switch.nudge()
-                self._retry_later()
-                return None
-            self._printk(LOGLEVEL_NOTICE, f"livepatch: '{name}': {switch.in_the_way}")
+                    switch.attempt_failed()
+                self._workqueues.queue_delayed(self.klp_transition_work_fn, RETRY_SECONDS)
+                return
+            self._messages.pr_notice(f"'{name}': {switch.blocker}")
             if tries == switch.tries:
                 await self._give_up()
             tries += 1
             await self._wait()
-        await self.complete()
-        return patch
+        await self.klp_complete_transition()
+        self._on_complete(patch)
+
+    async def klp_transition_work_fn(self) -> None:
+        """Make another attempt; called by a worker."""
+        async with self._klp_mutex.held():
+            if self._universes.patch is not None:
+                await self.klp_try_complete_transition()
 
     async def _wait(self) -> None:
         task = self._sched.current
@@ -145,92 +176,78 @@ class Transition:
         await task.wait(RETRY_SECONDS)
 
     async def _give_up(self) -> None:
+        """Go back to the initial state, where everything still is. Raises OSError(EBUSY)."""
         patch, name = self._current()
-        self._printk(LOGLEVEL_WARNING, f"livepatch: '{name}': giving up {self._what()}")
+        self._messages.pr_warn(f"'{name}': giving up {self._what()}")
         patch.enabled = not patch.enabled
-        self._universes.target_state = 1 - self.target_state
-        await self.complete()
+        self._universes.target_state = 1 - self._universes.target_state
+        await self.klp_complete_transition()
         raise OSError(errno.EBUSY, "functions that change are in use")
 
-    async def complete(self) -> None:
-        """``klp_complete_transition``."""
+    async def klp_complete_transition(self) -> None:
+        """Clean up, and call the callbacks: every task and function is in the target state."""
+        universes = self._universes
         patch, name = self._current()
-        target, what = self.target_state, self._what()
+        target, what = universes.target_state, self._what()
         self._completing(name, what)
         await self._switch.finish()
         if patch.replace and target == KLP_PATCHED:
-            await self.on_replaced(patch)
+            await self._replace.klp_unpatch_replaced_patches(patch)
+            await self._replace.klp_discard_nops(patch)
         if target == KLP_UNPATCHED:
-            await self._redirection.unpatch_objects(patch)
-            await self._sched.synchronize_rcu()
-        self._universes.set_transition(False)
+            await self._functions.klp_unpatch_objects(patch)
+            await self.klp_synchronize_transition()
+        universes.set_transition(False)
         if target == KLP_PATCHED:
-            await self._sched.synchronize_rcu()
-        self._universes.put_all(KLP_UNDEFINED)
+            await self.klp_synchronize_transition()
+        universes.set_patch_states(KLP_UNDEFINED)
         for obj in klp_for_each_object(self._space, patch):
-            if obj.name and not obj.mod:
-                continue  # its module is not loaded
-            if target == KLP_PATCHED:
-                await self._callbacks.post_patch(obj)
-            elif target == KLP_UNPATCHED:
-                await self._callbacks.post_unpatch(obj)
-        self._printk(LOGLEVEL_NOTICE, f"livepatch: '{name}': {what} complete")
-        self._universes.target_state = KLP_UNDEFINED
-        self._universes.patch = None
-        self._universes.changed()
+            if klp_is_object_loaded(obj):
+                if target == KLP_PATCHED:
+                    await self._callbacks.klp_post_patch_callback(obj)
+                elif target == KLP_UNPATCHED:
+                    await self._callbacks.klp_post_unpatch_callback(obj)
+        self._messages.pr_notice(f"'{name}': {what} complete")
+        universes.target_state = KLP_UNDEFINED
+        universes.patch = None
+        universes.changed()
 
-    async def cancel(self) -> None:
-        """``klp_cancel_transition``: back at once, wherever the tasks are: enabling failed before any
-        was told, or the code of the patch is about to go."""
+    async def klp_synchronize_transition(self) -> None:
+        """Wait until no task is in ``klp_ftrace_handler``. The kernel runs an empty function,
+        ``klp_sync``, on each CPU; there is one CPU here, and a grace period does."""
+        await self._sched.synchronize_rcu()
+
+    # -- other ends -------------------------------------------------------------------------------
+
+    async def klp_cancel_transition(self) -> None:
         _, name = self._current()
         self._canceling(name)
         self._universes.target_state = KLP_UNPATCHED
         self._universes.clear_pending()
-        await self.complete()
+        await self.klp_complete_transition()
 
-    async def reverse(self) -> None:
-        """``klp_reverse_transition``: back to where it came from."""
+    async def klp_reverse_transition(self) -> None:
         patch, name = self._current()
-        way = (
-            "patching to unpatching"
-            if self.target_state == KLP_PATCHED
-            else "unpatching to patching"
-        )
-        self._reversing(name, way)
+        what = self._what()
+        other = "unpatching" if what == "patching" else "patching"
+        self._reversing(name, f"{what} to {other}")
         patch.enabled = not patch.enabled
-        self._universes.target_state = 1 - self.target_state
+        self._universes.target_state = 1 - self._universes.target_state
         self._universes.clear_pending()
-        await self._sched.synchronize_rcu()
-        self.start()
+        await self.klp_synchronize_transition()
+        self.klp_start_transition()
 
-    def force(self) -> None:
-        """``klp_force_transition``: declare every task moved; the next try completes."""
-        self._printk(LOGLEVEL_WARNING, "livepatch: forcing remaining tasks to the patched state")
-        self.move_all()
-
-    def move_all(self) -> None:
-        """Everything is on the target side now, wherever the tasks are."""
+    def klp_force_transition(self) -> None:
+        patch, _ = self._current()
+        self._messages.pr_warn("forcing remaining tasks to the patched state")
         self._switch.force()
+        # Tasks may be in the code of what is removed: its module is never released.
+        if self._universes.target_state == KLP_UNPATCHED:
+            patch.forced = True
+        elif patch.replace:
+            for other in self._patches:
+                if other != patch:
+                    other.forced = True
 
     def module_joined(self) -> None:
-        """A module has come, and functions of the patch with it."""
-        self._switch.joined()
-
-    # -- tasks ------------------------------------------------------------------------------------
-
-    def pending(self, task: Task) -> bool:
-        """``klp_patch_pending``."""
-        return self._universes.pending(task)
-
-    def update_patch_state(self, task: Task) -> None:
-        """``klp_update_patch_state``: the task is at a point where it can move."""
-        if self.pending(task):
-            self._universes.move(task)
-
-    def copy_process(self, child: Task, parent: Task | None) -> None:
-        """``klp_copy_process``: a new task is where its parent is. A process of the host that enters
-        the kernel is where the idle task is, which moves as easily as a process outside."""
-        parent = parent or self._sched.idle
-        child.struct.patch_state = parent.struct.patch_state
-        if self.pending(parent):
-            self._universes.ask(child)
+        self._switch.module_joined()

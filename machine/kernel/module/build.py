@@ -10,6 +10,7 @@ from klpfs.machine.kernel.kobject import KobjectTree
 from klpfs.machine.kernel.module import tables
 from klpfs.machine.kernel.module.load import LivepatchSupport
 from klpfs.machine.kernel.module.main import Modules
+from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.notifier import ModuleNotifiers
 from klpfs.machine.kernel.module.params import Params
 from klpfs.machine.kernel.module.relocations import FindSymbol, KlpRelocations
@@ -42,10 +43,13 @@ def build(
     subscribers.add(Stage.NOTIFIERS, ModuleNotifiers(base).subscriber())
     params = Params(base, dyndbg)
     subscribers.add(Stage.PARAMETERS, params.subscriber())
-    subscribers.add(Stage.SYSFS, ModuleSysfs(base, params=params, kobjects=kobjects).subscriber())
+    memory = ModuleMemory(base.computer.adapter)
+    sysfs = ModuleSysfs(base, params=params, memory=memory, kobjects=kobjects)
+    subscribers.add(Stage.SYSFS, sysfs.subscriber())
     modules = Modules(
         base,
         subscribers=subscribers,
+        memory=memory,
         livepatch=livepatch,
         klp_relocations=KlpRelocations(base, klp_find_object_symbol),
     )

@@ -36,6 +36,7 @@ from klpfs.machine.elf import (
 )
 from klpfs.machine.image import Export, Symbol, read_exports
 from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.percpu import ModulePerCpu
 from klpfs.machine.kernel.module.version import ModVersions
 from klpfs.machine.kernel.oops.taint import Taint
@@ -217,6 +218,7 @@ class Loader:
         base: Base,
         *,
         exports: ExportTable,
+        memory: ModuleMemory,
         livepatch: LivepatchSupport,
         klp_apply_relocs: Callable[[LoadedModule], None],
     ) -> None:
@@ -227,6 +229,11 @@ class Loader:
         self._livepatch = livepatch
         self._klp_apply_relocs = klp_apply_relocs
         self._percpu = ModulePerCpu(base)
+        adapter = base.computer.adapter
+        self._memory = memory
+        self._has_signatures = adapter.find("module.sig_ok") is not None
+        self._jump_entries = adapter.find("module.jump_entries")
+        self._num_jump_entries = adapter.find("module.num_jump_entries")
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
@@ -340,7 +347,7 @@ class Loader:
     def _check_signature(self, module: LoadedModule) -> None:
         """``module_sig_check``. No signature can be verified, because there are no keys here: each module
         taints a kernel that supports signatures."""
-        if "sig_ok" in self._computer.space.types["struct module"].fields:
+        if self._has_signatures:
             self._taint(
                 module,
                 Taint.UNSIGNED_MODULE,
@@ -386,14 +393,8 @@ class Loader:
         view.taints = module.taints
         view.klp = elf.is_livepatch
         view.klp_alive = False
-        core, init = module.plan.core, module.plan.init
-        for name, base, part in (
-            ("core_layout", module.core_base, core),
-            ("init_layout", module.init_base, init),
-        ):
-            placed = getattr(view, name)
-            placed.base, placed.size = base, part.size
-            placed.text_size, placed.ro_size = part.text_size, part.ro_size
+        self._memory.set(view, "core", module.core_base, module.plan.core)
+        self._memory.set(view, "init", module.init_base, module.plan.init)
         for member in ("source_list", "target_list", "list"):
             space.init_list_head(view.member_address_(member))
 
@@ -494,8 +495,9 @@ class Loader:
         view.ftrace_callsites, view.num_ftrace_callsites = start, len(sites)
         module.exception_table = self._table(module, "__ex_table")
         module.jump_table = start, end = self._table(module, "__jump_table")
-        if start and "jump_entries" in view.type_.fields:
-            view.jump_entries, view.num_jump_entries = start, (end - start) // _JUMP_ENTRY
+        if start and self._jump_entries is not None and self._num_jump_entries is not None:
+            self._jump_entries.set(view, start)
+            self._num_jump_entries.set(view, (end - start) // _JUMP_ENTRY)
         module.orc_tables = (
             range(*self._table(module, ".orc_unwind_ip")), range(*self._table(module, ".orc_unwind"))
         )  # fmt: skip
@@ -556,8 +558,7 @@ class Loader:
         for index in gone:
             module.addresses.pop(index, None)
         module.init_base = 0
-        module.struct.init_layout.base = 0
-        module.struct.init_layout.size = 0
+        self._memory.clear_init(module.struct)
 
     def free(self, module: LoadedModule) -> None:
         """``module_deallocate``: free the module's memory."""

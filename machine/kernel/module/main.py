@@ -21,6 +21,7 @@ from klpfs.machine.kernel.module.load import (
     Loader,
     State,
 )
+from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.relocations import KlpRelocations
 from klpfs.machine.kernel.module.subscribers import ModuleSubscribers
 from klpfs.machine.kernel.oops.taint import Taint, module_taint_letters
@@ -52,6 +53,7 @@ class Modules:
         base: Base,
         *,
         subscribers: ModuleSubscribers,
+        memory: ModuleMemory,
         livepatch: LivepatchSupport,
         klp_relocations: KlpRelocations,
     ) -> None:
@@ -62,9 +64,14 @@ class Modules:
         self._tainted = base.tainted
         self._traps = base.traps
         self._subscribers = subscribers
+        self._memory = memory
         self._klp_relocations = klp_relocations
         self._loader = Loader(
-            base, exports=self, livepatch=livepatch, klp_apply_relocs=self._klp_apply_relocs
+            base,
+            exports=self,
+            memory=memory,
+            livepatch=livepatch,
+            klp_apply_relocs=self._klp_apply_relocs,
         )
         self._modules: dict[str, LoadedModule] = {}
         self._list_head = base.computer.symbols.lookup("modules")
@@ -99,6 +106,17 @@ class Modules:
         """Return the module whose struct module is at ``address``, or None."""
         placed = (module for module in self._modules.values() if module.placed)
         return next((module for module in placed if module.struct.address_ == address), None)
+
+    def modinfo(self, address: int, tag: str) -> str | None:
+        """Return the value of a tag in the modinfo of the module whose struct module is at ``address``, or
+        None."""
+        module = self.at(address)
+        return module.modinfo(tag) if module is not None else None
+
+    def within_module_core(self, address: int, module: int) -> bool:
+        """``within_module_core``: return whether ``address`` is in the memory that stays after init of the
+        module whose struct module is at ``module``."""
+        return self._memory.within_core(address, self._space.view("struct module", module))
 
     def resolve(self, user: LoadedModule, name: str, *, gpl: bool) -> Export | None:
         """``resolve_symbol``: return the export ``name`` for the module ``user``, which gets a reference to
@@ -382,11 +400,11 @@ class Modules:
             users = "".join(f"{user.name}," for user in module.users)
             if struct.init and not struct.exit:
                 users += "[permanent],"
-            size = struct.core_layout.size + struct.init_layout.size
+            size = self._memory.size(struct, "core") + self._memory.size(struct, "init")
             state = _STATE_NAMES.get(int(struct.state), "Unknown")
             flags = self.flags(module)
             lines.append(
                 f"{module.name} {size} {module.refcount} {users or '-'} {state} "
-                f"{int(struct.core_layout.base):#018x}{' ' + flags if flags else ''}\n"
+                f"{self._memory.base(struct):#018x}{' ' + flags if flags else ''}\n"
             )
         return "".join(lines)

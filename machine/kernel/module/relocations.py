@@ -32,8 +32,8 @@ _SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
 FindSymbol = Callable[[str | None, str, int], int]
-"""``klp_find_object_symbol``: the address of a symbol of an object (None: vmlinux), by its name and position;
-with position 0 it must be the only one. Raises OSError(EINVAL), after a log line."""
+"""``klp_find_object_symbol``: return the address of a symbol of an object (None: vmlinux) by its name and
+position. With position 0 it must be the only one. Raises OSError(EINVAL), after a log line."""
 
 
 class KlpRelocations:
@@ -52,7 +52,7 @@ class KlpRelocations:
         (a relocation that cannot be applied).
         """
         for section in self._sections(module, objname):
-            self._klp_apply_section_relocs(module, section, objname)
+            self.klp_apply_section_relocs(module, section, objname)
 
     def _sections(self, module: LoadedModule, objname: str) -> Iterator[Section]:
         for section in module.elf.relocation_sections():
@@ -63,10 +63,11 @@ class KlpRelocations:
                 if found[1] == objname:
                     yield section
 
-    def _klp_apply_section_relocs(
+    def klp_apply_section_relocs(
         self, module: LoadedModule, section: Section, objname: str
     ) -> None:
-        self._klp_resolve_symbols(module, section, objname)
+        """Apply the relocations of one section."""
+        self.klp_resolve_symbols(module, section, objname)
         try:
             apply_relocations(
                 module.name,
@@ -82,7 +83,7 @@ class KlpRelocations:
             raise OSError(error.errno, str(error)) from None
         self._applied.setdefault(module, set()).add(section.index)
 
-    def _klp_resolve_symbols(self, module: LoadedModule, section: Section, objname: str) -> None:
+    def klp_resolve_symbols(self, module: LoadedModule, section: Section, objname: str) -> None:
         """Set the values of all symbols that the relocations of a section refer to."""
         for relocation in module.elf.relocations(section):
             index = relocation.symbol

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What subsystems do as modules come and go: the one list of it.
+"""The list of what subsystems do when a module comes and goes.
 
 In Linux these are calls of load_module(), prepare_coming_module(), do_init_module(), delete_module() and
 free_module(), kernel/module/main.c.

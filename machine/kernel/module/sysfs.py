@@ -11,6 +11,7 @@ from klpfs.machine.elf import SHF_ALLOC, SHT_NOTE, Section
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
 from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.params import Params
 from klpfs.machine.kernel.module.subscribers import ModuleSubscriber
 from klpfs.machine.kernel.oops.taint import module_taint_letters
@@ -32,11 +33,14 @@ _SECTION_SIZE = 19
 class ModuleSysfs:
     """Creates and removes the directories of modules in sysfs."""
 
-    def __init__(self, base: Base, *, params: Params, kobjects: KobjectTree) -> None:
+    def __init__(
+        self, base: Base, *, params: Params, memory: ModuleMemory, kobjects: KobjectTree
+    ) -> None:
         self._space = base.computer.space
         self._sched = base.sched
         self._printk = base.printk
         self._params = params
+        self._memory = memory
         self._root = kobjects.at(("module",))
         self._kobjects: dict[str, Kobject] = {}
 
@@ -86,10 +90,10 @@ class ModuleSysfs:
         struct = module.struct
 
         def coresize() -> str:
-            return f"{struct.core_layout.size}\n"
+            return f"{self._memory.size(struct, 'core')}\n"
 
         def initsize() -> str:
-            return f"{struct.init_layout.size}\n"
+            return f"{self._memory.size(struct, 'init')}\n"
 
         def initstate() -> str:
             state = struct.state

@@ -128,11 +128,11 @@ class Task:
     @property
     def state(self) -> TaskState:
         """Its ``__state``: running, or how it sleeps."""
-        return TaskState(getattr(self.struct, "__state"))
+        return TaskState(self._sched.task_state.get(self.struct))
 
     @state.setter
     def state(self, value: int) -> None:
-        setattr(self.struct, "__state", int(value))
+        self._sched.task_state.set(self.struct, int(value))
 
     @property
     def signal_pending(self) -> bool:
@@ -415,8 +415,10 @@ class Scheduler:
         self._last_jiffies = 0
         self._served = 0
         self._slice_end = 0.0
-        self._current_task = computer.per_cpu("current_task")
-        self._preempt_count = computer.per_cpu("__preempt_count")
+        self.task_state = computer.adapter.field("task.state")
+        self._cpus_ptr = computer.adapter.find("task.cpus_ptr")
+        self._current_task = computer.adapter.per_cpu("current_task")
+        self._preempt_count = computer.adapter.per_cpu("preempt_count")
         computer.space.write_u32(self._preempt_count, _NO_RESCHED)  # as after boot: enabled
         self.guest_return = computer.symbols.lookup("guest_return") or self._page_for_a_trap()
         """Return address of a guest function that Python has called; the end of a stack."""
@@ -668,11 +670,11 @@ class Scheduler:
         for offset in self._list_heads:
             _LIST_HEAD.pack_into(data, offset, address + offset, address + offset)
         memory.write(address, bytes(data))
-        setattr(struct, "__state", int(TaskState.RUNNING))
+        self.task_state.set(struct, int(TaskState.RUNNING))
         struct.thread_info.flags = 0
-        if "cpus_ptr" in space.types["struct task_struct"].fields:
+        if self._cpus_ptr is not None:
             # As in the kernel: migrate_enable() of PREEMPT_RT compares the two.
-            struct.cpus_ptr = struct.member_address_("cpus_mask")
+            self._cpus_ptr.set(struct, struct.member_address_("cpus_mask"))
         return struct
 
     def release_task(self, task: Task) -> None:

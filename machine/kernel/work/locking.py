@@ -88,7 +88,7 @@ class Locking:
         self._sched = base.sched
         self._printk = base.printk
         self._waiters = _WaitQueues()
-        preempt_rt = "rtmutex" in computer.space.types["struct mutex"].fields
+        preempt_rt = computer.adapter.find("mutex.rtmutex") is not None
         self.native = _RT_MUTEXES if preempt_rt else ()
         """Prefixes of functions that are not replaced. With PREEMPT_RT, mutexes and rw_semaphores are
         rt_mutexes: guest code, which only needs schedule() and wake-ups from Python."""

@@ -198,12 +198,10 @@ class Timers:
         return timer in self._pending and self.add(timer, expires)
 
     @service("del_timer")
-    @service("timer_delete", embedded=False)
     def del_timer(self, timer: Ptr) -> bool:
         return self.delete(timer)
 
     @service("del_timer_sync")
-    @service("timer_delete_sync", embedded=False)
     async def del_timer_sync(self, timer: Ptr) -> bool:
         return await self.delete_sync(timer)
 

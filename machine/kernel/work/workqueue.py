@@ -588,7 +588,6 @@ class Workqueues:
             self._insert_work(queue.inactive.popleft())
 
     @service("__flush_workqueue")
-    @service("flush_workqueue", embedded=False)
     async def flush_workqueue(self, address: Ptr) -> None:
         """Wait until all items that are queued or executed now are finished."""
         for item in list(self._at(address).items):

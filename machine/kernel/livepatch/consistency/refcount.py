@@ -1,38 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How many calls of some functions are under way. The counting is guest code, ``klp_refcount_enter`` at each
-entry and ``klp_refcount_return`` at each return; here it is switched on and off, and the end of tasks that
-never return is seen to.
+"""The number of calls of some functions that are under way.
 
-Only an image that has that code can count: the embedded one.
+The counting is guest code (machine/guest/refcount.c), which only the embedded image has:
+``klp_refcount_enter`` at each entry and ``klp_refcount_return`` at each return. This file starts and
+stops it, and takes back the calls of tasks that end before they return.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from klpfs.machine.computer import Computer
-from klpfs.machine.kernel.mm.slab import Slab
-from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.sched.stacktrace import StackTrace
 from klpfs.machine.kernel.service import service
 from klpfs.machine.kernel.trace import ftrace
 from klpfs.machine.kernel.trace.ftrace import Ftrace
+from klpfs.machine.structs import Struct
 
 
 class Counter:
-    """``klp_refcount``, and an ftrace_ops that feeds it."""
+    """``klp_refcount``, and the ftrace_ops whose handler counts."""
 
     def __init__(
         self,
-        computer: Computer,
-        sched: Scheduler,
-        slab: Slab,
+        base: Base,
+        *,
         ftrace_: Ftrace,
         stack: StackTrace,
     ) -> None:
+        computer = base.computer
         self._space = computer.space
-        self._slab = slab
+        self._slab = base.slab
         self._ftrace = ftrace_
         self._stack = stack
         self._handler = computer.symbols.lookup("klp_refcount_enter")
@@ -40,10 +39,10 @@ class Counter:
         self._sites: list[int] = []
         self._lost = 0
         self.on_zero: Callable[[], None] | None = None
-        """Called in the moment when the last call that was counted returns."""
+        """Called when the last call that was counted returns."""
         if self._handler is not None:
-            self._refcount: Any = computer.variable("struct klp_refcount", "klp_refcount")
-            sched.on_release.append(self._task_ended)
+            self._refcount: Struct = computer.variable("struct klp_refcount", "klp_refcount")
+            base.sched.on_release.append(self._task_ended)
 
     @property
     def available(self) -> bool:
@@ -52,23 +51,25 @@ class Counter:
 
     @property
     def count(self) -> int:
-        """How many counted calls are under way."""
+        """The number of counted calls that are under way."""
         return int(self._refcount.count)
 
     def lost(self) -> bool:
-        """Whether a call was not counted, for want of a place, since this was asked last."""
+        """Return whether a call has not been counted since the last time, because there was no free
+        ``klp_counted_call``."""
         lost = int(self._refcount.lost)
         changed, self._lost = lost != self._lost, lost
         return changed
 
     async def start(self, functions: Sequence[int]) -> bool:
-        """Count the calls of ``functions`` from now on. Whether they were not being counted before: then
-        calls are under way that are not in the count. A checkpoint then."""
+        """Count the calls of ``functions`` (addresses) from now on. Return False if they are being counted
+        already; otherwise there may be calls under way that are not in the count. A checkpoint, unless it
+        returns False."""
         sites = [self._ftrace.location(function) for function in functions]
         if sites == self._sites:
             return False
         await self.stop()
-        if not sites:  # an ops without a filter would cover everything
+        if not sites:  # an ops without a filter would cover all functions
             return True
         size = self._space.types.sizeof("struct ftrace_ops")
         self._ops = self._slab.alloc(size, "klp_refcount")
@@ -83,8 +84,8 @@ class Counter:
         return True
 
     async def stop(self) -> None:
-        """Count no calls any more. Those that were counted still return through here. A checkpoint if
-        it was counting."""
+        """Stop counting. Calls that have been counted still return through ``klp_refcount_return``. A
+        checkpoint if it was counting."""
         if not self._ops:
             return
         ops, self._ops, self._sites = self._ops, 0, []
@@ -98,7 +99,7 @@ class Counter:
                 return int(call.return_address)
         return 0
 
-    def _calls(self) -> list[Any]:
+    def _calls(self) -> list[Struct]:
         calls, at = [], self._refcount.calls
         while at:
             calls.append(self._space.view("struct klp_counted_call", int(at)))
@@ -106,7 +107,7 @@ class Counter:
         return calls
 
     def _task_ended(self, task: Task) -> None:
-        """``kprobe_flush_task``: it will not return."""
+        """Take back the calls of a task that will not return (``kprobe_flush_task``)."""
         if not self._refcount.count:
             return
         calls = self._calls()
@@ -124,5 +125,6 @@ class Counter:
 
     @service("klp_refcount_zero")
     def klp_refcount_zero(self) -> None:
+        """Call ``on_zero``."""
         if self.on_zero is not None:
             self.on_zero()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a task must have left before it may run the other version: the first axis of a consistency model.
+"""What a task must have left before it may convert: the first axis of a consistency model.
 
-- *function*: nothing. A call that runs finishes in the version that it began in.
-- *patched set*: every function of the patch. What is on its stack tells.
-- *kernel*: the kernel. A process of the host is in it from its first guest code until its operation ends;
-  a kernel thread leaves it at its safe points, see `klpfs.machine.kernel.sched.freezer`.
+- *function*: nothing. A call that is under way finishes in the version in which it began.
+- *patched set*: every function that the patch changes. The stack of the task shows that.
+- *kernel*: the kernel. A process of the host is in it from the first guest code that it runs until its
+  operation ends; a kernel thread leaves it at its safe points, see `klpfs.machine.kernel.sched.freezer`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
-from klpfs.machine.kernel.livepatch.patch import Redirection
-from klpfs.machine.kernel.livepatch.universe import KLP_UNPATCHED, Universes
+from klpfs.machine.kernel.livepatch.consistency.universe import KLP_UNPATCHED, Universes
+from klpfs.machine.kernel.livepatch.patch import PatchedFunctions
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.sched.freezer import Freezer
@@ -23,12 +23,14 @@ from klpfs.machine.structs import Struct
 
 _FILE = "kernel/livepatch/transition.c"
 
-Left = Callable[[Task], str]
-"""What a task still has to leave: a sentence about it, or nothing."""
+Blocker = Callable[[Task], str]
+"""Return what keeps a task from converting, as a sentence, or an empty string if it may convert."""
+Condition = Callable[[], Blocker]
+"""Begin a check of tasks. The `Blocker` that is returned is valid until a task runs or the patch changes."""
 
 
 class _Range(NamedTuple):
-    """Code that no task may be in when it moves, and the function that it is a version of."""
+    """Code that no task may be in when it converts, and the name of the function that it is a version of."""
 
     start: int
     end: int
@@ -36,21 +38,22 @@ class _Range(NamedTuple):
 
 
 class Leaving:
-    """Looks at tasks, for one kernel."""
+    """The conditions, for one kernel. Each method below is a `Condition`."""
 
     def __init__(
         self,
+        *,
         universes: Universes,
-        redirection: Redirection,
+        functions: PatchedFunctions,
         stack: StackTrace,
         freezer: Freezer,
         dyndbg: DynamicDebug,
     ) -> None:
         self._universes = universes
-        self._redirection = redirection
+        self._functions = functions
         self._stack = stack
         self._freezer = freezer
-        # Two that never speak here: a task that runs has been stopped before anybody looks at it.
+        # The first two are never used: no other task runs while tasks are checked.
         dyndbg.site(f"{_FILE}:316", "klp_try_switch_task", "%s: %s:%d is running")
         dyndbg.site(
             f"{_FILE}:329",
@@ -64,77 +67,77 @@ class Leaving:
             f"{_FILE}:324", "klp_try_switch_task", "%s: %s:%d is sleeping on function %s"
         )
 
-    def function(self) -> Left:
-        """Whoever asks may move."""
+    def function(self) -> Blocker:
+        """Every task may convert."""
         return lambda _task: ""
 
-    def kernel(self) -> Left:
-        """It is outside, or at a safe point."""
+    def kernel(self) -> Blocker:
+        """The task is outside the kernel, or at a safe point."""
         return lambda task: (
             "" if self._freezer.is_out(task) else f"{task.comm}:{task.pid} is in the kernel"
         )
 
-    def kernel_but_current(self) -> Left:
-        """The same; who has frozen the kernel is in it, and is not asked."""
-        current, left = self._universes.current, self.kernel()
-        return lambda task: "" if task is current else left(task)
+    def kernel_but_current(self) -> Blocker:
+        """Like `kernel`, but ignore the current task, which froze the kernel."""
+        current, blocker = self._universes.current, self.kernel()
+        return lambda task: "" if task is current else blocker(task)
 
-    def patched_set(self) -> Left:
-        """``klp_check_stack``: its stack can be trusted and has none of the code that changes."""
+    def patched_set(self) -> Blocker:
+        """``klp_check_stack``: the stack of the task is reliable and has none of the code that changes."""
         ranges = self._changing_code()
 
-        def left(task: Task) -> str:
+        def blocker(task: Task) -> str:
             try:
                 entries = self._stack.reliable(task)
             except OSError as error:
                 assert error.errno == errno.EINVAL
                 self._unreliable("klp_try_switch_task", task.comm, task.pid)
                 return f"{task.comm}:{task.pid} has an unreliable stack"
-            name = _found(entries, ranges)
+            name = _find(entries, ranges)
             if name:
                 self._sleeping("klp_try_switch_task", task.comm, task.pid, name)
                 return f"{task.comm}:{task.pid} is sleeping on function {name}"
             return ""
 
-        return left
+        return blocker
 
-    def patched_set_standing(self) -> Left:
-        """The same while the machine stands still. A stack that cannot be trusted is searched for whatever
-        may be an address in that code, as kSplice does."""
+    def patched_set_stopped(self) -> Blocker:
+        """Like `patched_set`, while the machine is stopped. A stack that is not reliable is searched for
+        everything that may be an address in the code that changes, as kSplice does."""
         ranges = self._changing_code()
 
-        def left(task: Task) -> str:
+        def blocker(task: Task) -> str:
             try:
                 entries = self._stack.reliable(task)
             except OSError:
                 entries = self._stack.possible(task)
-            name = _found(entries, ranges)
+            name = _find(entries, ranges)
             return f"{task.comm}:{task.pid} is in function {name}" if name else ""
 
-        return left
+        return blocker
 
     def _changing_code(self) -> list[_Range]:
-        """For each function of the patch, the code that a task must have left."""
-        universes = self._universes
+        """Return, for each function of the patch, the code that a task must have left. A function that is
+        ``immediate`` (Linux 4.12) has none."""
         return [
             self._changing_code_of(func)
-            for func in universes.patched_functions()
-            if not universes.is_immediate(func)
+            for func in self._universes.patched_functions()
+            if not func.immediate
         ]
 
     def _changing_code_of(self, func: Struct) -> _Range:
-        """``klp_check_stack_func``, without the comparison."""
+        """The part of ``klp_check_stack_func`` that does not depend on the task."""
         name = func.old_name.string()
         if self._universes.target_state == KLP_UNPATCHED:
             return _Range(func.new_func, func.new_func + func.new_size, name)
-        previous = self._redirection.below(func)
+        previous = self._functions.previous(func)
         if previous is None:
             return _Range(func.old_func, func.old_func + func.old_size, name)
         return _Range(previous.new_func, previous.new_func + previous.new_size, name)
 
 
-def _found(entries: list[int], ranges: list[_Range]) -> str:
-    """The first function, in the order of the patch, that has one of the addresses."""
+def _find(entries: list[int], ranges: list[_Range]) -> str:
+    """Return the first function, in the order of the patch, that has one of the addresses; or nothing."""
     for start, end, old_name in ranges:
         if any(start <= address < end for address in entries):
             return old_name
