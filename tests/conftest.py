@@ -6,13 +6,15 @@ from __future__ import annotations
 import glob
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from installation import checked_out, run
 
-from klpfs.example import SAMPLES
+from klpfs.cli.example import SAMPLES
 from klpfs.modules import kbuild
 
 SOURCES = Path(__file__).parent / "modules"
@@ -73,3 +75,36 @@ def linux_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except subprocess.CalledProcessError as error:
         pytest.skip(f"{archives[-1]} cannot be read: {error}")
     return directory
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist, the wheel that is built from it, and what was printed: ``log``."""
+    directory = tmp_path_factory.mktemp("distributions")
+    source = checked_out(directory / "checkout")
+    printed = run(sys.executable, "-m", "build", "--outdir", directory, source, cwd=directory)
+    (directory / "log").write_text(printed)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def sdist(distributions: Path) -> Path:
+    (path,) = distributions.glob("klpfs-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("klpfs-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def environment(wheel: Path) -> Iterator[Path]:
+    """A fresh virtual environment, with the wheel, what it needs, and pytest."""
+    with tempfile.TemporaryDirectory(prefix="klpfs-") as directory:
+        run(sys.executable, "-m", "venv", "--without-pip", directory, cwd=Path(directory))
+        python = Path(directory, "bin/python")
+        pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
+        run(*pip, wheel, "pytest", cwd=Path(directory))
+        yield Path(directory)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from klpfs.example import SAMPLES
+from klpfs.cli.example import SAMPLES
 from klpfs.machine.image import embedded
 from klpfs.machine.kernel.livepatch.abi import ABIS
 from klpfs.modules import abi as abis

@@ -6,9 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +16,12 @@ import click
 import documentation
 import pytest
 from documentation import Page, agrees, steps
+from installation import REPOSITORY, SECONDS, run
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from klpfs.cli import main
 
-REPOSITORY = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(REPOSITORY)): path for path in documentation.pages(REPOSITORY)}
 TOOLS = ("unshare", "findmnt", "insmod", "modprobe", "modinfo")
 """Programs of the host that the examples, or their runner, use."""
@@ -38,67 +36,20 @@ NOT_RUN = {
 }
 """The examples that are not run: how many there are for each reason."""
 
-SECONDS = 150
-
-
-def run(*command: str | Path, cwd: Path) -> None:
-    done = subprocess.run(
-        command, cwd=cwd, timeout=SECONDS, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
 # -- examples -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the commands of an environment in which the wheel is installed. What klpfs needs is
-    that of this environment."""
-    directory = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip"]
-    try:
-        run(*pip, "wheel", "-q", "--no-deps", "-w", directory, _checkout(directory), cwd=directory)
-    except AssertionError as error:
-        if re.search("No matching distribution|connection|network", str(error)):
-            pytest.skip(f"pip gets no setuptools: {str(error).splitlines()[-1]}")
-        raise
-    (wheel,) = directory.glob("*.whl")
-    environment = directory / "environment"
-    run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=directory)
-    python = environment / "bin/python"
-    run(*pip, "--python", python, "install", "-q", "--no-deps", wheel, cwd=directory)
-    (packages,) = environment.glob("lib/python3*/site-packages")
-    # A line of a .pth file comes after the environment's own packages, and its .pth files do not count.
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    where = "import klpfs; print(klpfs.__file__)"
-    found = subprocess.check_output([python, "-c", where], text=True, cwd=directory)
-    assert found.startswith(str(environment)), found
-    return environment / "bin"
-
-
-def _checkout(directory: Path) -> Path:
-    """Copy what the wheel is built from: a build leaves its files in the tree."""
-    source = directory / "source"
-    source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    for name in ("klpfs", "machine", "modules"):
-        if (REPOSITORY / name).exists():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=ignore)
-    return source
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 @pytest.mark.parametrize("name", PAGES)
-def test_the_examples_of(name: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of(name: str, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
     for tool in TOOLS:
         if not shutil.which(tool):
             pytest.skip(f"this host has no {tool}")
-    Page(PAGES[name]).run(installed)
+    Page(PAGES[name]).run(environment / "bin")
 
 
 def test_which_examples_are_not_run() -> None:

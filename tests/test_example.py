@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klpfs.cli import main
-from klpfs.example import EXAMPLES, SAMPLES
+from klpfs.cli.example import EXAMPLES, SAMPLES
 from klpfs.modules import kbuild
 from klpfs.pytest_plugin import Machine
 

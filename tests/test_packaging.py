@@ -7,104 +7,31 @@ import ast
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from email.parser import HeaderParser
 from importlib.metadata import entry_points, requires
 from pathlib import Path, PurePosixPath
 
 import pytest
+from installation import (
+    REPOSITORY,
+    SECONDS,
+    SHIPPED,
+    checked_out,
+    run,
+    shipped_files,
+    tracked_files,
+)
 
-REPOSITORY = Path(__file__).parent.parent
-SHIPPED = ("klpfs", "machine", "modules")
-"""The directories of the repository that are installed, all as part of the package klpfs."""
-LINKS = {"klpfs/machine", "klpfs/modules"}
-"""The links to the other two. In an sdist, and where klpfs is installed, they are directories."""
 SAMPLE = REPOSITORY / "modules/samples/livepatch-sample.c"
-NO_INDEX = re.compile(r".*\(from versions: none\)|.*NewConnectionError.*")
-"""A line of pip's where it cannot reach an index. A wrong requirement has versions to choose from."""
-SECONDS = 300
-"""Long enough to download and compile what pip has not in its cache, on a busy machine."""
 
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 
-# Where the files are
-
-
-def tracked_files() -> list[str]:
-    """Return the files of the checkout. Skip the test in an unpacked sdist, which is none."""
-    if not os.path.lexists(REPOSITORY / ".git"):
-        pytest.skip("this is not a checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return [
-        name for name in listed.stdout.split("\0") if name and os.path.lexists(REPOSITORY / name)
-    ]
-
-
-def shipped_files() -> set[str]:
-    """Return where the installed files of the checkout are, below site-packages."""
-    names = (name for name in tracked_files() if name.split("/")[0] in SHIPPED)
-    return {name if name.startswith("klpfs/") else f"klpfs/{name}" for name in names} - LINKS
-
-
-def checked_out(directory: Path) -> Path:
-    """Make ``directory`` a copy of the repository as git would check it out, and return it."""
-    for name in tracked_files():
-        copy = directory / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / name, copy, follow_symlinks=False)
-    return directory
-
-
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Run a command that must succeed, and return its output. It does not see this klpfs."""
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "KLPFS"))
-    }
-    done = subprocess.run(
-        list(command), cwd=cwd, env={**variables, **environment}, timeout=SECONDS, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    if done.returncode and (found := NO_INDEX.search(done.stdout)):
-        pytest.skip(f"pip finds no package index: {found[0]}")
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 # The two distributions
-
-
-@pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the sdist, the wheel that is built from it, and what was printed: ``log``."""
-    directory = tmp_path_factory.mktemp("distributions")
-    source = checked_out(directory / "checkout")
-    printed = run(sys.executable, "-m", "build", "--outdir", directory, source, cwd=directory)
-    (directory / "log").write_text(printed)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def sdist(distributions: Path) -> Path:
-    (path,) = distributions.glob("klpfs-*.tar.gz")
-    return path
-
-
-@pytest.fixture(scope="module")
-def wheel(distributions: Path) -> Path:
-    (path,) = distributions.glob("klpfs-*.whl")
-    return path
 
 
 def wheel_names(wheel: Path) -> set[str]:
@@ -168,17 +95,6 @@ def test_what_an_index_shows(wheel: Path) -> None:
 
 
 # What they install
-
-
-@pytest.fixture(scope="module")
-def environment(wheel: Path) -> Iterator[Path]:
-    """A fresh virtual environment, with the wheel, what it needs, and pytest."""
-    with tempfile.TemporaryDirectory(prefix="klpfs-") as directory:
-        run(sys.executable, "-m", "venv", "--without-pip", directory, cwd=Path(directory))
-        python = Path(directory, "bin/python")
-        pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
-        run(*pip, wheel, "pytest", cwd=Path(directory))
-        yield Path(directory)
 
 
 def test_nothing_but_klpfs_is_in_site_packages(environment: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from klpfs.example import SAMPLES
+from klpfs.cli.example import SAMPLES
 from klpfs.mounting.mounts import find_mounts
 
 pytest_plugins = ["pytester"]

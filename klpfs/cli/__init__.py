@@ -11,8 +11,7 @@ import os
 
 import click
 
-from klpfs import example
-from klpfs.cli import build, check, machine, mount, run
+from klpfs.cli import build, check, example, machine, mount, run
 from klpfs.cli.options import mount_option
 
 
