@@ -215,7 +215,7 @@ def test_per_cpu_variables_of_modules(image: Image) -> None:
     """They are where the kernel's own are, behind these, until the room there is used up."""
     kernel = Kernel(image, VirtualClock())
     try:
-        computer, percpu = kernel.computer, ModulePerCpu(kernel.computer)
+        computer, percpu = kernel.computer, ModulePerCpu(kernel.base)
         assert percpu.smp
         small = module_with_percpu(b"\x2a\0\0\0", 4)
         base, size = percpu.alloc(small)
