@@ -70,6 +70,11 @@ NORMALISATIONS = (
         "",
     ),
     Normalisation(
+        "Another task may be due at any time: the flag N of a trace entry.",
+        r"^(\[\d+\] \S)N(?=\S{3} TIME:)",
+        r"\1.",
+    ),
+    Normalisation(
         "The addresses and contents of page tables depend on the order in which memory is allocated.",
         r"^(<6>PGD ).*$",
         r"\1...",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -106,4 +107,7 @@ def run(main: Callable[[], int], *, error_status: int = 1) -> NoReturn:
         status = error_status
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except BrokenPipeError:  # the reader of the output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     sys.exit(status)
