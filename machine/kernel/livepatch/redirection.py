@@ -41,7 +41,7 @@ class FtraceRedirection:
         self._messages = common.messages
         self._abi = common.abi
         # Before DYNAMIC_FTRACE_WITH_ARGS, only all registers include the instruction pointer.
-        has_args = "struct ftrace_regs" in common.space.types
+        has_args = common.base.computer.adapter.has_type("ftrace_regs")
         self._flags = ftrace.DYNAMIC | ftrace.IPMODIFY | ftrace.PERMANENT
         self._flags |= 0 if has_args else ftrace.SAVE_REGS
         self._handler = common.base.computer.symbol("klp_ftrace_handler")

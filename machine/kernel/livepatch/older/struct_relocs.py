@@ -32,7 +32,7 @@ class StructRelocations:
         i = 0
         while (reloc := obj.relocs[i]).name:
             self._resolve(patch, obj, reloc)
-            self.klp_write_module_reloc(patch.mod.core_layout, reloc)
+            self.klp_write_module_reloc(int(patch.mod), reloc)
             i += 1
 
     def _resolve(self, patch: Struct, obj: Struct, reloc: Struct) -> None:
@@ -45,8 +45,8 @@ class StructRelocations:
         else:
             reloc.val = self._modules.find_export(name) or find(patch_name(patch), name, 0)
 
-    def klp_write_module_reloc(self, core: Struct, reloc: Struct) -> None:
-        """Write one relocation; it must be in ``core``, the memory of the module. Raises OSError(EINVAL)."""
+    def klp_write_module_reloc(self, module: int, reloc: Struct) -> None:
+        """Write one relocation; it must be in the memory of the module. Raises OSError(EINVAL)."""
         value, size = reloc.val + reloc.addend, 4
         if reloc.type == _R_X86_64_NONE:
             return
@@ -55,7 +55,7 @@ class StructRelocations:
         elif reloc.type == _R_X86_64_PC32:
             value -= reloc.loc
         known = reloc.type in (_R_X86_64_64, _R_X86_64_PC32, _R_X86_64_32, _R_X86_64_32S)
-        inside = int(core.base) <= reloc.loc < int(core.base) + core.size
+        inside = self._modules.within_module_core(reloc.loc, module)
         if not known or not inside:
             self._messages.pr_err(
                 f"relocation failed for symbol '{reloc.name.string()}' at {reloc.val:#018x} "
