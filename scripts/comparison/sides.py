@@ -95,7 +95,10 @@ def run_all(
     def run(side: str, number: int, story: StoryFile) -> Run:
         steps[side] = f"{side} {number} of {len(stories)} ({story.name})"
         progress.step("; ".join(filter(None, steps.values())))
-        return sides[side].run(story)
+        done = sides[side].run(story)
+        if number == len(stories):
+            steps[side] = f"{side} is done"
+        return done
 
     with ExitStack() as stack:
         runs: dict[str, list[Future[Run]]] = {}
