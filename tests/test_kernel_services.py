@@ -22,8 +22,9 @@ from klpfs.machine.cpu import Stop
 from klpfs.machine.image import embedded
 from klpfs.machine.kernel import base as base_of_a_kernel
 from klpfs.machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
-from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.machine.kernel.work.kthread import Kthreads
 from klpfs.machine.kernel.work.locking import Locking
 from klpfs.machine.kernel.work.timer import Timers
@@ -45,6 +46,7 @@ class Machine:
         base = base_of_a_kernel.build(computer, clock)
         self.slab = base.slab
         self.sched = base.sched
+        self.fork = base.fork
         self.printk = base.printk
         offer = base.services.offer
         self.locking = offer(Locking(base))
@@ -60,7 +62,7 @@ class Machine:
         raise TaskExit(9, oops=True)
 
     async def boot(self, nursery: trio.Nursery) -> None:
-        self.sched.start(nursery)
+        self.fork.start(nursery)
         self.timers.start()
         self.workqueues.start()
         await settle()
@@ -131,7 +133,7 @@ class Machine:
     # -- tasks ------------------------------------------------------------------------------------
 
     def spawn(self, main: Callable[[Task], Awaitable[int]], name: str = "test") -> Task:
-        return self.sched.create_kthread(name, main)
+        return self.fork.create_kthread(name, main)
 
     async def on_task(self, name: str, *arguments: int) -> int:
         """Run a guest function in its own task; return its result as a signed long."""
@@ -249,7 +251,7 @@ async def test_a_cancelled_waiter_does_not_keep_the_mutex(machine: Machine) -> N
     mutex = machine.new("struct mutex", "wait_list").address_
 
     async def waits() -> None:
-        async with machine.sched.user_task(4711, "cat"), machine.locking.mutex(mutex):
+        async with machine.fork.user_task(4711, "cat"), machine.locking.mutex(mutex):
             pytest.fail("it was cancelled")
 
     async with trio.open_nursery() as nursery:
@@ -734,7 +736,7 @@ async def test_work_runs_once_for_a_queueing(machine: Machine) -> None:
     async with trio.open_nursery() as nursery:
 
         async def queue_twice() -> None:
-            async with machine.sched.user_task(4711, "insmod") as task:
+            async with machine.fork.user_task(4711, "insmod") as task:
                 queue_work_on, wq = machine["queue_work_on"], system_wq(machine)
                 assert await task.call(queue_work_on, 0, wq, work.address_) == 1
                 assert await task.call(queue_work_on, 0, wq, work.address_) == 0

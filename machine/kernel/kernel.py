@@ -76,6 +76,7 @@ class Kernel:
         self.services = base.services
         self.slab = base.slab
         self.sched = base.sched
+        self.fork = base.fork
         self.printk = base.printk
         self.tainted = base.tainted
         self.text = base.text
@@ -199,7 +200,7 @@ class Kernel:
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
         self.clock.begin()
-        self.sched.start(nursery)
+        self.fork.start(nursery)
         self.work.timers.start()
         self.watchdog.start()
         self.workqueues.start()

@@ -8,7 +8,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskExit
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.sched.task import TaskExit
 from klpfs.machine.structs import Struct
 
 

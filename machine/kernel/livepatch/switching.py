@@ -22,8 +22,9 @@ from klpfs.machine.kernel.livepatch.patch import Redirection
 from klpfs.machine.kernel.livepatch.refcount import Counter
 from klpfs.machine.kernel.livepatch.universe import KLP_PATCHED, KLP_UNPATCHED, Universes
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_NOTICE, Printk
-from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.task import TaskState
 from klpfs.machine.structs import Struct
 
 SIGNALS_TIMEOUT = 15

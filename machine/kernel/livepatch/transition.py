@@ -25,7 +25,8 @@ from klpfs.machine.kernel.livepatch.universe import (
 )
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_NOTICE, LOGLEVEL_WARNING, Printk
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.sched.task import TaskState
 from klpfs.machine.structs import Struct
 
 __all__ = [

@@ -25,7 +25,7 @@ from klpfs.machine.kernel.module.relocations import KlpRelocations
 from klpfs.machine.kernel.module.subscribers import ModuleSubscribers
 from klpfs.machine.kernel.oops.taint import Taint, module_taint_letters
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.core import TaskExit, TaskState
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct

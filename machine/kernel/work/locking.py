@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskState
 from klpfs.machine.kernel.sched.wait import (
     ERESTARTSYS,
     KILLABLE,

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import PF_WQ_WORKER, TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import IDLE, Completion
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
@@ -23,7 +24,6 @@ from klpfs.machine.kernel.work.timer import Timers
 from klpfs.machine.limits import check_room
 from klpfs.machine.memory import PageFault
 
-PF_WQ_WORKER = 0x20
 IDLE_WORKER_SECONDS = 300.0
 """Time after which an idle worker that is not needed exits (IDLE_WORKER_TIMEOUT)."""
 _SPARE_WORKERS = 2
@@ -132,6 +132,7 @@ class Workqueues:
         self._computer = computer = base.computer
         self._space = computer.space
         self._sched = base.sched
+        self._fork = base.fork
         self._slab = base.slab
         self._timers = timers
         self._printk = base.printk
@@ -150,7 +151,7 @@ class Workqueues:
 
     def start(self) -> None:
         """``workqueue_init``: create the system workqueues and the first workers. Call this after
-        `Scheduler.start`."""
+        `Fork.start`."""
         for variable, (name, flags) in _SYSTEM_QUEUES.items():
             at = self._computer.symbols.lookup(variable)
             if at is None:
@@ -252,7 +253,7 @@ class Workqueues:
         taken = {worker.number for worker in pool.workers}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         worker = _Worker(pool, number)
-        worker.task = task = self._sched.create_kthread(
+        worker.task = task = self._fork.create_kthread(
             "kworker/" + pool.name.format(number), lambda task: self._worker_thread(worker)
         )
         task.struct.flags |= PF_WQ_WORKER
