@@ -23,12 +23,8 @@ from klpfs.machine.image import embedded
 from klpfs.machine.kernel import base as base_of_a_kernel
 from klpfs.machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
 from klpfs.machine.kernel.sched.core import Task
-from klpfs.machine.kernel.sched.freezer import Freezer
 from klpfs.machine.kernel.sched.task import TaskExit, TaskState
-from klpfs.machine.kernel.work.kthread import Kthreads
-from klpfs.machine.kernel.work.locking import Locking
-from klpfs.machine.kernel.work.timer import Timers
-from klpfs.machine.kernel.work.workqueue import Workqueues
+from klpfs.machine.kernel.work.build import build as build_work
 
 ERESTARTSYS = 512
 TIME_LIMIT = 20
@@ -48,11 +44,10 @@ class Machine:
         self.sched = base.sched
         self.fork = base.fork
         self.printk = base.printk
-        offer = base.services.offer
-        self.locking = offer(Locking(base))
-        self.timers = offer(Timers(base))
-        self.kthreads = offer(Kthreads(base, locking=self.locking, freezer=Freezer(base)))
-        self.workqueues = offer(Workqueues(base, self.timers))
+        work = build_work(base)
+        self.mutexes = work.mutexes
+        self.timers = work.timers
+        self.workqueues = work.workqueues
         self.oopses: list[Stop] = []
         self.sched.on_exception[:] = [self._oops]
         self._code = computer.map_pages(computer.modules_area, 1 << 16, executable=True)
@@ -237,7 +232,7 @@ async def test_mutex_trylock_and_is_locked(machine: Machine) -> None:
 
 async def test_mutex_lock_interruptible_gives_up_on_a_signal(machine: Machine) -> None:
     mutex = machine.new("struct mutex", "wait_list")
-    async with machine.locking.mutex(mutex.address_):
+    async with machine.mutexes.mutex(mutex.address_):
         call = machine.start("mutex_lock_interruptible", mutex.address_)
         await settle()
         assert call.task.state == TaskState.INTERRUPTIBLE
@@ -251,21 +246,21 @@ async def test_a_cancelled_waiter_does_not_keep_the_mutex(machine: Machine) -> N
     mutex = machine.new("struct mutex", "wait_list").address_
 
     async def waits() -> None:
-        async with machine.fork.user_task(4711, "cat"), machine.locking.mutex(mutex):
+        async with machine.fork.user_task(4711, "cat"), machine.mutexes.mutex(mutex):
             pytest.fail("it was cancelled")
 
     async with trio.open_nursery() as nursery:
-        async with machine.locking.mutex(mutex):
+        async with machine.mutexes.mutex(mutex):
             nursery.start_soon(waits)
             await settle()
             nursery.cancel_scope.cancel()
-        assert not machine.locking.mutex_trylock(mutex)  # handed over to the cancelled task
-    assert machine.locking.mutex_trylock(mutex)
+        assert not machine.mutexes.mutex_trylock(mutex)  # handed over to the cancelled task
+    assert machine.mutexes.mutex_trylock(mutex)
 
 
 async def test_unlocking_the_mutex_of_another_is_reported(machine: Machine) -> None:
     mutex = machine.new("struct mutex", "wait_list").address_
-    await machine.locking.lock(mutex)
+    await machine.mutexes.lock(mutex)
     await machine.on_task("mutex_unlock", mutex)
     assert machine.log()[-1].startswith("DEBUG_LOCKS_WARN_ON(__mutex_owner(lock) != current)")
     assert await machine.on_task("mutex_is_locked", mutex) == 0

@@ -92,7 +92,7 @@ class Kernel:
         self.ftrace = self.trace.ftrace
         self.tracer = self.trace.tracer
         self.work = build_work(base)
-        self.locking = self.work.locking
+        self.mutexes = self.work.mutexes
         self.freezer = self.work.freezer
         self.workqueues = self.work.workqueues
         self.watchdog = build_oops(base, timers=self.work.timers).watchdog
@@ -185,7 +185,7 @@ class Kernel:
             consistency,
             self.modules,
             root,
-            lambda: self.locking.mutex(klp_mutex),
+            lambda: self.mutexes.mutex(klp_mutex),
             self.workqueues.queue,
             abi,
         )

@@ -13,7 +13,7 @@ from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import Completion
 from klpfs.machine.kernel.service import S32, S64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
-from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.work.completion import Completions
 
 _NAME_MAX = 64
 _MAX_EXITED = 256
@@ -37,11 +37,11 @@ class _Kthread:
 class Kthreads:
     """The kernel threads of one kernel that run functions of the guest."""
 
-    def __init__(self, base: Base, *, locking: Locking, freezer: Freezer) -> None:
+    def __init__(self, base: Base, *, completions: Completions, freezer: Freezer) -> None:
         self._computer = base.computer
         self._sched = base.sched
         self._fork = base.fork
-        self._locking = locking
+        self._completions = completions
         self._freezer = freezer
         self._kthreads: dict[int, _Kthread] = {}
         self._ended: deque[int] = deque()
@@ -186,7 +186,7 @@ class Kthreads:
     @service("kthread_complete_and_exit")
     def kthread_complete_and_exit(self, completion: Ptr, result: S64) -> None:
         if completion:
-            self._locking.complete(completion)
+            self._completions.complete(completion)
         self.kthread_exit(result)
 
     @service("do_exit")
