@@ -22,7 +22,7 @@ from klpfs.machine.image import Image
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.livepatch.patch import klp_for_each_func, klp_for_each_object, object_name
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.structs import Struct
 
 _SLICE_INSTRUCTIONS = 100_000

@@ -32,7 +32,7 @@ from klpfs.machine.kernel.livepatch.transition import RETRY_SECONDS, Transition
 from klpfs.machine.kernel.livepatch.universe import Universes
 from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
 from klpfs.machine.kernel.module.build import build as build_module_loader
-from klpfs.machine.kernel.module.load import LivepatchSupport
+from klpfs.machine.kernel.module.check import LivepatchSupport
 from klpfs.machine.kernel.module.subscribers import ModuleSubscriber, Stage
 from klpfs.machine.kernel.oops.build import build as build_oops
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
