@@ -36,7 +36,7 @@ from klpfs.machine.image.payload import open_vmlinux
 from klpfs.machine.image.vmlinux import Vmlinux
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
-from klpfs.machine.kernel.sched.core import TaskExit
+from klpfs.machine.kernel.sched.task import TaskExit
 from klpfs.machine.limits import ListTooLong
 from klpfs.machine.memory import MODULES_VADDR, PAGE_OFFSET, VMALLOC_START, PageFault
 
@@ -415,7 +415,7 @@ class InKernel(Target):
         async def process() -> None:
             try:
                 with self.kernel.entered():
-                    async with self.kernel.sched.user_task(4242, "fuzz"):
+                    async with self.kernel.fork.user_task(4242, "fuzz"):
                         await work()
                 outcome.append(None)
             except (Exception, TaskExit) as error:

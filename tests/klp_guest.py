@@ -104,7 +104,7 @@ class Call:
             self.returned = _signed(value)
             return 0
 
-        self.task = guest.kernel.sched.create_kthread("caller", main)
+        self.task = guest.kernel.fork.create_kthread("caller", main)
 
 
 def _signed(value: int) -> int:
@@ -124,7 +124,7 @@ class Guest:
     @asynccontextmanager
     async def process(self, comm: str = "bash") -> AsyncIterator[Task]:
         self._pid += 1
-        async with self.kernel.sched.user_task(self._pid, comm) as task:
+        async with self.kernel.fork.user_task(self._pid, comm) as task:
             yield task
 
     # -- modules ----------------------------------------------------------------------------------

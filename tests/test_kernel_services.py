@@ -22,12 +22,9 @@ from klpfs.machine.cpu import Stop
 from klpfs.machine.image import embedded
 from klpfs.machine.kernel import base as base_of_a_kernel
 from klpfs.machine.kernel.clock import HZ, INITIAL_JIFFIES, Clock, VirtualClock
-from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
-from klpfs.machine.kernel.sched.freezer import Freezer
-from klpfs.machine.kernel.work.kthread import Kthreads
-from klpfs.machine.kernel.work.locking import Locking
-from klpfs.machine.kernel.work.timer import Timers
-from klpfs.machine.kernel.work.workqueue import Workqueues
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
+from klpfs.machine.kernel.work.build import build as build_work
 
 ERESTARTSYS = 512
 TIME_LIMIT = 20
@@ -45,12 +42,12 @@ class Machine:
         base = base_of_a_kernel.build(computer, clock)
         self.slab = base.slab
         self.sched = base.sched
+        self.fork = base.fork
         self.printk = base.printk
-        offer = base.services.offer
-        self.locking = offer(Locking(base))
-        self.timers = offer(Timers(base))
-        self.kthreads = offer(Kthreads(base, locking=self.locking, freezer=Freezer(base)))
-        self.workqueues = offer(Workqueues(base, self.timers))
+        work = build_work(base)
+        self.mutexes = work.mutexes
+        self.timers = work.timers
+        self.workqueues = work.workqueues
         self.oopses: list[Stop] = []
         self.sched.on_exception[:] = [self._oops]
         self._code = computer.map_pages(computer.modules_area, 1 << 16, executable=True)
@@ -60,7 +57,7 @@ class Machine:
         raise TaskExit(9, oops=True)
 
     async def boot(self, nursery: trio.Nursery) -> None:
-        self.sched.start(nursery)
+        self.fork.start(nursery)
         self.timers.start()
         self.workqueues.start()
         await settle()
@@ -131,7 +128,7 @@ class Machine:
     # -- tasks ------------------------------------------------------------------------------------
 
     def spawn(self, main: Callable[[Task], Awaitable[int]], name: str = "test") -> Task:
-        return self.sched.create_kthread(name, main)
+        return self.fork.create_kthread(name, main)
 
     async def on_task(self, name: str, *arguments: int) -> int:
         """Run a guest function in its own task; return its result as a signed long."""
@@ -235,7 +232,7 @@ async def test_mutex_trylock_and_is_locked(machine: Machine) -> None:
 
 async def test_mutex_lock_interruptible_gives_up_on_a_signal(machine: Machine) -> None:
     mutex = machine.new("struct mutex", "wait_list")
-    async with machine.locking.mutex(mutex.address_):
+    async with machine.mutexes.mutex(mutex.address_):
         call = machine.start("mutex_lock_interruptible", mutex.address_)
         await settle()
         assert call.task.state == TaskState.INTERRUPTIBLE
@@ -249,21 +246,21 @@ async def test_a_cancelled_waiter_does_not_keep_the_mutex(machine: Machine) -> N
     mutex = machine.new("struct mutex", "wait_list").address_
 
     async def waits() -> None:
-        async with machine.sched.user_task(4711, "cat"), machine.locking.mutex(mutex):
+        async with machine.fork.user_task(4711, "cat"), machine.mutexes.mutex(mutex):
             pytest.fail("it was cancelled")
 
     async with trio.open_nursery() as nursery:
-        async with machine.locking.mutex(mutex):
+        async with machine.mutexes.mutex(mutex):
             nursery.start_soon(waits)
             await settle()
             nursery.cancel_scope.cancel()
-        assert not machine.locking.mutex_trylock(mutex)  # handed over to the cancelled task
-    assert machine.locking.mutex_trylock(mutex)
+        assert not machine.mutexes.mutex_trylock(mutex)  # handed over to the cancelled task
+    assert machine.mutexes.mutex_trylock(mutex)
 
 
 async def test_unlocking_the_mutex_of_another_is_reported(machine: Machine) -> None:
     mutex = machine.new("struct mutex", "wait_list").address_
-    await machine.locking.lock(mutex)
+    await machine.mutexes.lock(mutex)
     await machine.on_task("mutex_unlock", mutex)
     assert machine.log()[-1].startswith("DEBUG_LOCKS_WARN_ON(__mutex_owner(lock) != current)")
     assert await machine.on_task("mutex_is_locked", mutex) == 0
@@ -734,7 +731,7 @@ async def test_work_runs_once_for_a_queueing(machine: Machine) -> None:
     async with trio.open_nursery() as nursery:
 
         async def queue_twice() -> None:
-            async with machine.sched.user_task(4711, "insmod") as task:
+            async with machine.fork.user_task(4711, "insmod") as task:
                 queue_work_on, wq = machine["queue_work_on"], system_wq(machine)
                 assert await task.call(queue_work_on, 0, wq, work.address_) == 1
                 assert await task.call(queue_work_on, 0, wq, work.address_) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from klp_guest import Call, Guest, booted, patch_source
 
-from klpfs.machine.kernel.sched.core import TaskExit, TaskState
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.modules import kbuild
 
 Ko = Callable[..., Path]
@@ -713,12 +713,12 @@ async def test_new_tasks_are_where_their_parent_is(target: Guest, ko: Ko) -> Non
     nap = await patched_nap(target, ko, "klp_a", {"one": 11})
     born = await target.start("nap")
     assert born.returned == 99
-    sched = target.kernel.sched
+    fork = target.kernel.fork
     assert nap.task.struct.patch_state == 0
-    child = sched.new_task("child", 77, nap.task)
+    child = fork.new_task("child", 77, nap.task)
     assert child.struct.patch_state == 0
     assert target.kernel.livepatch.universes.klp_patch_pending(child)
-    sched.release_task(child)
+    fork.release_task(child)
     async with target.process() as process:
         assert process.struct.patch_state == 1
     await target.write("klp_a/enabled", 0)
@@ -737,7 +737,7 @@ async def test_after_fifteen_tries_interruptible_sleepers_are_woken(target: Gues
     async def reader() -> None:
         results.append(await target.call("wait"))
 
-    target.kernel.sched.nursery.start_soon(reader)
+    target.kernel.fork.nursery.start_soon(reader)
     await target.settle()
     await target.insmod(ko("klp_a", patch_source({TARGET: {"wait": 99}})))
     await target.advance(14.5)

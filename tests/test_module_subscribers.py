@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.kernel.module.subscribers import (
     Hook,
     ModuleSubscriber,

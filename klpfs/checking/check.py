@@ -26,7 +26,7 @@ from klpfs.machine.kernel.livepatch.objects import (
     klp_for_each_object,
     object_name,
 )
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.structs import Struct
 
 _SLICE_INSTRUCTIONS = 100_000

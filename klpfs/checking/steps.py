@@ -15,7 +15,7 @@ from klpfs.checking.report import Report, Verdict
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.core import TaskExit
+from klpfs.machine.kernel.sched.task import TaskExit
 
 _TICK = 0.1
 """Guest seconds by which time advances while a step runs."""
@@ -66,7 +66,7 @@ class Steps:
         async def process() -> None:
             nonlocal failure, finished
             try:
-                async with self._kernel.sched.user_task(_PID, "klpfs"):
+                async with self._kernel.fork.user_task(_PID, "klpfs"):
                     await step()
             except (OSError, TaskExit) as error:
                 failure = error

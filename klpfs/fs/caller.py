@@ -11,7 +11,7 @@ from signal import SIGKILL
 from klpfs.fs.host_proc import comm
 from klpfs.fs.nodes import Caller
 from klpfs.machine.kernel.kernel import Kernel
-from klpfs.machine.kernel.sched.core import TaskExit
+from klpfs.machine.kernel.sched.task import TaskExit
 
 
 class TaskDied(OSError):
@@ -32,7 +32,7 @@ async def caller_task(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
     """
     with kernel.entered() as shield:
         try:
-            async with kernel.sched.user_task(caller.pid, comm(caller.pid)) as task:
+            async with kernel.fork.user_task(caller.pid, comm(caller.pid)) as task:
                 task.shield = shield
                 yield
         except TaskExit as exit_:

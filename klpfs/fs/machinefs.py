@@ -25,7 +25,7 @@ from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.kobject import is_file_name
 from klpfs.machine.kernel.livepatch.abi import Life
 from klpfs.machine.kernel.livepatch.consistency.universe import KLP_PATCHED, KLP_UNPATCHED
-from klpfs.machine.kernel.module.main import IGNORE_MODVERSIONS, IGNORE_VERMAGIC
+from klpfs.machine.kernel.module.check import IGNORE_MODVERSIONS, IGNORE_VERMAGIC
 from klpfs.machine.kernel.printk.printk import Printk
 
 _ELF_MAGIC = b"\x7fELF"

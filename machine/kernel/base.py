@@ -14,6 +14,7 @@ from klpfs.machine.kernel.oops.traps import Traps
 from klpfs.machine.kernel.printk.printk import Printk
 from klpfs.machine.kernel.random import RandomNumbers
 from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.sched.fork import Fork
 from klpfs.machine.kernel.sched.stacktrace import StackTrace
 from klpfs.machine.kernel.service import Services
 from klpfs.machine.kernel.trace.text import Text
@@ -33,6 +34,7 @@ class Base:
     services: Services
     slab: Slab
     sched: Scheduler
+    fork: Fork
     printk: Printk
     tainted: Tainted
     text: Text
@@ -47,7 +49,8 @@ def build(computer: Computer, clock: Clock, *, command_line: str = "") -> Base:
     random = services.offer(RandomNumbers(computer, clock))
     set_up_cpu(computer, random.bytes)
     set_up_system(computer, slab, command_line)
-    sched = Scheduler(computer, clock, slab=slab, services=services)
+    sched = Scheduler(computer, clock, services=services)
+    fork = Fork(sched, slab)
     printk = services.offer(Printk(computer, clock))
     tainted = services.offer(Tainted(printk))
     text = Text(computer, sched)
@@ -60,6 +63,7 @@ def build(computer: Computer, clock: Clock, *, command_line: str = "") -> Base:
         services=services,
         slab=slab,
         sched=sched,
+        fork=fork,
         printk=printk,
         tainted=tainted,
         text=text,

@@ -19,7 +19,7 @@ from klpfs.machine.kernel.livepatch.abi import ABIS, Life
 from klpfs.machine.kernel.livepatch.build import build as build_livepatch
 from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
 from klpfs.machine.kernel.module.build import build as build_module_loader
-from klpfs.machine.kernel.module.load import LivepatchSupport
+from klpfs.machine.kernel.module.check import LivepatchSupport
 from klpfs.machine.kernel.oops.build import build as build_oops
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 from klpfs.machine.kernel.proc import Proc
@@ -62,6 +62,7 @@ class Kernel:
         self.services = base.services
         self.slab = base.slab
         self.sched = base.sched
+        self.fork = base.fork
         self.printk = base.printk
         self.tainted = base.tainted
         self.text = base.text
@@ -77,7 +78,7 @@ class Kernel:
         self.ftrace = self.trace.ftrace
         self.tracer = self.trace.tracer
         self.work = build_work(base)
-        self.locking = self.work.locking
+        self.mutexes = self.work.mutexes
         self.freezer = self.work.freezer
         self.workqueues = self.work.workqueues
         self.watchdog = build_oops(base, timers=self.work.timers).watchdog
@@ -110,7 +111,7 @@ class Kernel:
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start kernel threads (they live in ``nursery``) and run the image's initcalls."""
         self.clock.begin()
-        self.sched.start(nursery)
+        self.fork.start(nursery)
         self.work.timers.start()
         self.watchdog.start()
         self.workqueues.start()

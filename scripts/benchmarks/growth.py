@@ -134,12 +134,12 @@ async def _measured(target: Path, patch: Path, tasks: int) -> AsyncIterator[floa
             return await task.call(sleep, 3_600_000)
 
         for _ in range(tasks):
-            guest.kernel.sched.create_kthread("sleeper", main)
+            guest.kernel.fork.create_kthread("sleeper", main)
         while not all(task.service for task in guest.kernel.sched if task.comm == "sleeper"):
             await trio.sleep(0.01)
         await load(guest, patch)
         universes = guest.kernel.livepatch.universes
-        async with guest.kernel.sched.user_task(1000, "insmod") as task:
+        async with guest.kernel.fork.user_task(1000, "insmod") as task:
             start = time.perf_counter()
             result = await task.call(guest.symbol("many_enable"), 0)
             assert result & 0xFFFFFFFF == 0, "klp_enable_patch failed"
@@ -150,5 +150,5 @@ async def _measured(target: Path, patch: Path, tasks: int) -> AsyncIterator[floa
 
 async def load(guest: Guest, module: Path) -> None:
     """Load a module."""
-    async with guest.kernel.sched.user_task(1000, "insmod"):
+    async with guest.kernel.fork.user_task(1000, "insmod"):
         await guest.kernel.modules.init_module(module.read_bytes())

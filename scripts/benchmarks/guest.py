@@ -29,7 +29,7 @@ class Guest:
 
     async def insmod(self, bench: Bench, name: str) -> None:
         """Load a module of the benchmark."""
-        async with self.kernel.sched.user_task(1000, "insmod"):
+        async with self.kernel.fork.user_task(1000, "insmod"):
             await self.kernel.modules.init_module((bench.modules / f"{name}.ko").read_bytes())
 
     def symbol(self, name: str) -> int:
@@ -44,7 +44,7 @@ class Guest:
     async def seconds(self, name: str, count: int) -> float:
         """Call a function with the argument ``count``, and return the seconds that it takes."""
         function = self.symbol(name)
-        async with self.kernel.sched.user_task(1001, "bench") as task:
+        async with self.kernel.fork.user_task(1001, "bench") as task:
             start = time.perf_counter()
             await task.call(function, count)
             return time.perf_counter() - start
@@ -198,7 +198,7 @@ async def _switch(bench: Bench) -> AsyncIterator[Figure]:
 
         async def both() -> float:
             start = time.perf_counter()
-            tasks = [ours.kernel.sched.create_kthread("bench", main) for _ in range(2)]
+            tasks = [ours.kernel.fork.create_kthread("bench", main) for _ in range(2)]
             for task in tasks:
                 await task.ended.wait()
             return time.perf_counter() - start

@@ -19,7 +19,8 @@ from klpfs.machine.image import embedded
 from klpfs.machine.kernel.clock import VirtualClock
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.livepatch.consistency import Model
-from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskState
 from klpfs.modules import kbuild
 
 HERE = Path(__file__).resolve().parent
@@ -84,7 +85,7 @@ class Subject:
         """Run ``step`` as a process of its own, and return its errno."""
         self._pid += 1
         try:
-            async with self.kernel.sched.user_task(self._pid, "driver"):
+            async with self.kernel.fork.user_task(self._pid, "driver"):
                 await step()
         except OSError as error:
             return error.errno or errno.EIO

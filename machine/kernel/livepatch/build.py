@@ -88,7 +88,7 @@ def build(
         base=base,
         abi=abi,
         messages=messages,
-        klp_mutex=KlpMutex(base, work.locking),
+        klp_mutex=KlpMutex(base, work.mutexes),
         patches=Patches(computer),
         universes=universes,
     )

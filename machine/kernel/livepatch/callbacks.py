@@ -10,7 +10,8 @@ import errno
 from typing import Protocol
 
 from klpfs.machine.kernel.livepatch.common import KlpMutex
-from klpfs.machine.kernel.sched.core import Scheduler, TaskExit
+from klpfs.machine.kernel.sched.core import Scheduler
+from klpfs.machine.kernel.sched.task import TaskExit
 from klpfs.machine.structs import Struct
 
 

@@ -18,8 +18,9 @@ from klpfs.machine.kernel.printk.printk import (
     LOGLEVEL_WARNING,
     Printk,
 )
-from klpfs.machine.kernel.sched.core import Task, TaskExit
-from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskExit
+from klpfs.machine.kernel.work.mutex import Mutexes
 from klpfs.machine.structs import Space
 
 
@@ -73,9 +74,9 @@ class KlpMutex:
     and the task ends when it releases the mutex.
     """
 
-    def __init__(self, base: Base, locking: Locking) -> None:
+    def __init__(self, base: Base, mutexes: Mutexes) -> None:
         self._sched = base.sched
-        self._locking = locking
+        self._mutexes = mutexes
         self._address = base.computer.symbol("klp_mutex")
         self._exits: dict[Task, TaskExit] = {}
 
@@ -84,7 +85,7 @@ class KlpMutex:
         """Hold the mutex on the current task. A checkpoint if it has to wait. Raises the TaskExit that was
         reported meanwhile, at the end of the block."""
         try:
-            async with self._locking.mutex(self._address):
+            async with self._mutexes.mutex(self._address):
                 yield
         finally:
             exit_ = self._exits.pop(self._sched.current, None)

@@ -30,7 +30,7 @@ from klpfs.machine.kernel.livepatch.objects import (
 from klpfs.machine.kernel.livepatch.patch import PatchedFunctions
 from klpfs.machine.kernel.livepatch.replace import AtomicReplace
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
-from klpfs.machine.kernel.sched.core import TaskState
+from klpfs.machine.kernel.sched.task import TaskState
 from klpfs.machine.kernel.work.workqueue import Workqueues
 from klpfs.machine.structs import Struct
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.kobject import KobjectTree
 from klpfs.machine.kernel.module import tables
-from klpfs.machine.kernel.module.load import LivepatchSupport
+from klpfs.machine.kernel.module.check import LivepatchSupport
 from klpfs.machine.kernel.module.main import Modules
 from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.notifier import ModuleNotifiers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loading of a module file: checks, layout, symbols, relocations, memory protection.
+"""Placing of a module in guest memory: layout, symbols, relocations, memory protection.
 kernel/module/main.c, kernel/module/strict_rwx.c.
 
 A booted kernel rewrites parts of a module's text for its CPU (``.altinstructions``, ``.parainstructions``,
@@ -10,12 +10,9 @@ text of an unbooted image is in the same state.
 
 from __future__ import annotations
 
-import enum
 import errno
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Protocol
 
 from klpfs.machine import limits
@@ -29,23 +26,17 @@ from klpfs.machine.elf import (
     STB_WEAK,
     ElfError,
     ElfSymbol,
-    Layout,
-    ModuleImage,
     apply_relocations,
     layout,
 )
-from klpfs.machine.image import Export, Symbol, read_exports
+from klpfs.machine.image import Export, read_exports
 from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.module.errors import elf_errors_logged
+from klpfs.machine.kernel.module.loaded import LoadedModule, State
 from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.percpu import ModulePerCpu
-from klpfs.machine.kernel.module.version import ModVersions
-from klpfs.machine.kernel.oops.taint import Taint
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_NOTICE, LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.wait import ActiveReferences, Completion
-from klpfs.machine.structs import Space, Struct
-from klpfs.machine.symbols import Region
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
 
-MODULE_REF_BASE = 1
 IGNORED_SECTIONS = {
     "__tracepoints", "__tracepoints_ptrs", "__bpf_raw_tp_map", "_ftrace_events", "_ftrace_eval_map",
     "__trace_printk_fmt", "__dyndbg", ".BTF", "___srcu_struct_ptrs", "_error_injection_whitelist",
@@ -53,149 +44,7 @@ IGNORED_SECTIONS = {
 }  # fmt: skip
 """Sections for subsystems that do not run here. The loader ignores them."""
 
-_GPL_COMPATIBLE = {
-    "GPL", "GPL v2", "GPL and additional rights",
-    "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL",
-}  # fmt: skip
-_MAKES_LOCKDEP_UNRELIABLE = {Taint.FORCED_MODULE, Taint.PROPRIETARY_MODULE}
-_IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
 _BUG_ENTRY, _JUMP_ENTRY = 12, 16
-
-
-class State(enum.IntEnum):
-    """``enum module_state``."""
-
-    LIVE = 0
-    COMING = 1
-    GOING = 2
-    UNFORMED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class LivepatchSupport:
-    """What the loader has to know of live patching in this kernel."""
-
-    enabled: bool = True
-    """Whether the kernel has live patching (CONFIG_LIVEPATCH)."""
-    marked: bool = True
-    """Whether a module says in its modinfo that it is a live patch (since 4.7)."""
-
-
-@dataclass(eq=False)
-class LoadedModule:
-    """A module that is being loaded, is live, or is being unloaded. ``struct`` is the struct module in its
-    memory, which guest code reads."""
-
-    elf: ModuleImage
-    arguments: str = ""
-    """``name=value`` ... as one line (``mod->args``)."""
-    taints: int = 0
-    placed: bool = False
-    struct: Struct = field(init=False)
-    plan: Layout = field(init=False)
-    core_base: int = 0
-    init_base: int = 0
-    percpu: tuple[int, int] = (0, 0)
-    """Address of its per-CPU variables before the offset of the CPU is added, and their size in bytes."""
-    addresses: dict[int, int] = field(default_factory=dict)
-    """Address of each section, by section index."""
-    versions: ModVersions = field(init=False)
-    values: list[int] = field(default_factory=list)
-    """Final value of each symbol, by symbol index."""
-    exports: dict[str, Export] = field(default_factory=dict)
-    uses: list[LoadedModule] = field(default_factory=list)
-    users: list[LoadedModule] = field(default_factory=list)
-    ftrace_sites: list[int] = field(default_factory=list)
-    bug_table: tuple[int, int] | None = None
-    jump_table: tuple[int, int] = (0, 0)
-    exception_table: tuple[int, int] = (0, 0)
-    orc_tables: tuple[range, range] = (range(0), range(0))
-    finished: Completion = field(default_factory=Completion)
-    """Done when the module is live, or has been freed."""
-    params_in_use: ActiveReferences = field(default_factory=ActiveReferences)
-    """References of the tasks that read or write its parameters in sysfs."""
-
-    @property
-    def name(self) -> str:
-        """The module name, with underscores."""
-        return self.elf.name
-
-    @property
-    def refcount(self) -> int:
-        """``module_refcount``: -1 once it is being unloaded."""
-        return int(self.struct.refcnt.counter) - MODULE_REF_BASE
-
-    @property
-    def is_gpl(self) -> bool:
-        """``license_is_gpl_compatible``: True if the module may use GPL-only symbols."""
-        return (self.elf.modinfo.get("license") or "unspecified") in _GPL_COMPATIBLE
-
-    def modinfo(self, tag: str) -> str | None:
-        """Return the first value of a tag in .modinfo, or None."""
-        return self.elf.modinfo.get(tag)
-
-    @property
-    def core_size(self) -> int:
-        """Size in bytes of the part that stays after init."""
-        return self.plan.core.size
-
-    @property
-    def init_size(self) -> int:
-        """Size in bytes of the part that is freed after init."""
-        return self.plan.init.size
-
-    @property
-    def core_regions(self) -> list[Region]:
-        """The memory that stays."""
-        return [Region(self.core_base, self.core_size, self.plan.core.text_size)]
-
-    @property
-    def regions(self) -> list[Region]:
-        """The memory regions that it occupies now."""
-        regions = self.core_regions
-        if self.init_base:
-            regions.append(Region(self.init_base, self.init_size, self.plan.init.text_size))
-        return regions
-
-    def _symbols(self, indexes: Iterator[int]) -> list[Symbol]:
-        found = []
-        for i in indexes:
-            symbol = self.elf.symbols[i]
-            kind = self.elf.kind(symbol)
-            if symbol.name in self.exports:
-                kind = kind.upper()
-            found.append(Symbol(symbol.name, self.values[i], symbol.size, kind))
-        return found
-
-    @property
-    def symbols(self) -> list[Symbol]:
-        """Its symbol table while init runs."""
-        return self._symbols(iter(range(len(self.elf.symbols))))
-
-    @property
-    def core_symbols(self) -> list[Symbol]:
-        """Its symbol table without the symbols of the init part."""
-        return self._symbols(i for i in range(len(self.elf.symbols)) if self.elf.is_core(i))
-
-    @property
-    def section_addresses(self) -> list[tuple[str, int]]:
-        """Name and address of each section that is in memory and not empty."""
-        return [
-            (section.name, self.addresses[section.index])
-            for section in self.elf.sections
-            if section.index in self.addresses and section.size
-        ]
-
-    def params(self, space: Space) -> list[Struct]:
-        """Return a view of each of its ``struct kernel_param``."""
-        section = self.elf.find("__param")
-        if section is None or section.index not in self.addresses or section.size > limits.TABLE:
-            return []
-        size = space.types.sizeof("struct kernel_param")
-        base = self.addresses[section.index]
-        return [
-            space.view("struct kernel_param", base + i * size) for i in range(section.size // size)
-        ]
 
 
 class ExportTable(Protocol):
@@ -211,7 +60,7 @@ class ExportTable(Protocol):
 
 
 class Loader:
-    """Loads the files of modules into guest memory, and frees that memory."""
+    """Places modules in guest memory, and frees that memory."""
 
     def __init__(
         self,
@@ -219,122 +68,23 @@ class Loader:
         *,
         exports: ExportTable,
         memory: ModuleMemory,
-        livepatch: LivepatchSupport,
+        percpu: ModulePerCpu,
         klp_apply_relocs: Callable[[LoadedModule], None],
     ) -> None:
         self._computer = base.computer
         self._printk = base.printk
-        self._tainted = base.tainted
         self._exports = exports
-        self._livepatch = livepatch
         self._klp_apply_relocs = klp_apply_relocs
-        self._percpu = ModulePerCpu(base)
-        adapter = base.computer.adapter
+        self._percpu = percpu
         self._memory = memory
-        self._has_signatures = adapter.find("module.sig_ok") is not None
+        adapter = base.computer.adapter
         self._jump_entries = adapter.find("module.jump_entries")
         self._num_jump_entries = adapter.find("module.num_jump_entries")
-
-    @contextmanager
-    def _logged(self) -> Iterator[None]:
-        """Log the message of an ElfError, and raise OSError with its errno instead."""
-        try:
-            yield
-        except ElfError as error:
-            for line in error.lines:
-                self._printk(error.level, line)
-            raise OSError(error.errno, str(error)) from None
-
-    # -- the file ---------------------------------------------------------------------------------
-
-    def read(self, data: bytes, arguments: str, flags: int) -> LoadedModule:
-        """``elf_validity_check``, ``check_modinfo``: check the ELF format, vermagic and modinfo of a file.
-        Raises OSError after logging the reason."""
-        with self._logged():
-            module = LoadedModule(ModuleImage.parse(data, smp=self._percpu.smp), arguments)
-        self._check_versions(module, flags)
-        self._check_vermagic(module, flags)
-        if module.modinfo("intree") is None:
-            self._taint(
-                module,
-                Taint.OOT_MODULE,
-                f"{module.name}: loading out-of-tree module taints kernel.",
-            )
-        if module.modinfo("staging") is not None:
-            self._taint(
-                module,
-                Taint.CRAP,
-                f"{module.name}: module is from the staging directory, the quality is unknown, you "
-                "have been warned.",
-            )
-        if module.elf.is_livepatch and self._livepatch.marked:
-            self._check_livepatch(module)
-        if not module.is_gpl:
-            licence = module.modinfo("license") or "unspecified"
-            self._taint(
-                module,
-                Taint.PROPRIETARY_MODULE,
-                f"{module.name}: module license '{licence}' taints kernel.",
-            )
-        return module
-
-    def _taint(
-        self, module: LoadedModule, flag: Taint, message: str, level: int = LOGLEVEL_WARNING
-    ) -> None:
-        """``add_taint_module``. The message is logged only if the kernel does not have this taint yet."""
-        if not self._tainted.mask >> flag & 1:
-            self._printk(level, message)
-        self._tainted.add(flag, lockdep_ok=flag not in _MAKES_LOCKDEP_UNRELIABLE)
-        module.taints |= 1 << flag
-
-    def _check_livepatch(self, module: LoadedModule) -> None:
-        """``check_modinfo_livepatch``."""
-        if not self._livepatch.enabled:
-            self._printk(
-                LOGLEVEL_ERR,
-                f"{module.name}: module is marked as livepatch module, but livepatch support is "
-                "disabled",
-            )
-            raise OSError(errno.ENOEXEC, "no livepatch support")
-        module.taints |= 1 << Taint.LIVEPATCH
-        self._tainted.add(Taint.LIVEPATCH)
-        message = f"{module.name}: tainting kernel with TAINT_LIVEPATCH"
-        self._printk.once("check_modinfo_livepatch", LOGLEVEL_NOTICE, message)
-
-    def _check_versions(self, module: LoadedModule, flags: int) -> None:
-        """``check_modstruct_version``: check that the module was built with the structs of this kernel.
-        Raises OSError(ENOEXEC)."""
-        module.versions = ModVersions(
-            module.elf,
-            ignore=bool(flags & _IGNORE_MODVERSIONS),
-            warn=lambda line: self._printk(LOGLEVEL_WARNING, line),
-            force=lambda line: self._taint(module, Taint.FORCED_MODULE, line),
-        )
-        export = self._computer.image.exports.get("module_layout")
-        if export is not None and not module.versions.check_version("module_layout", export):
-            raise OSError(errno.ENOEXEC, "module_layout")
-
-    def _check_vermagic(self, module: LoadedModule, flags: int) -> None:
-        """``check_modinfo``: compare the vermagic with that of the kernel. Raises OSError(ENOEXEC)."""
-        wanted = self._computer.image.vermagic
-        magic = None if flags & _IGNORE_VERMAGIC else module.modinfo("vermagic")
-        if magic is None:
-            self._taint(
-                module, Taint.FORCED_MODULE, f"{module.name}: bad vermagic: kernel tainted."
-            )
-        elif not module.versions.same_magic(wanted, magic):
-            self._printk(
-                LOGLEVEL_ERR, f"{module.name}: version magic '{magic}' should be '{wanted}'"
-            )
-            raise OSError(errno.ENOEXEC, "version magic")
-
-    # -- memory -----------------------------------------------------------------------------------
 
     def place(self, module: LoadedModule) -> None:
         """``layout_and_allocate`` to ``post_relocation``: copy the module into guest memory, resolve its
         symbols, and relocate it. Raises OSError after logging the reason."""
-        self._check_signature(module)
-        with self._logged():
+        with elf_errors_logged(self._printk):
             module.plan = layout(module.elf)
             self._move_module(module)
             self._adopt_struct(module)
@@ -343,18 +93,6 @@ class Loader:
             self._apply_relocations(module)
             self._find_module_sections(module)
             self._protect(module)
-
-    def _check_signature(self, module: LoadedModule) -> None:
-        """``module_sig_check``. No signature can be verified, because there are no keys here: each module
-        taints a kernel that supports signatures."""
-        if self._has_signatures:
-            self._taint(
-                module,
-                Taint.UNSIGNED_MODULE,
-                f"{module.name}: module verification failed: signature and/or required key missing "
-                "- tainting kernel",
-                LOGLEVEL_NOTICE,
-            )
 
     def _move_module(self, module: LoadedModule) -> None:
         """``move_module``: allocate memory and copy the sections. Raises OSError(ENOMEM)."""
@@ -464,8 +202,7 @@ class Loader:
                 memory.read,
                 memory.write,
             )
-        if self._livepatch.enabled:
-            self._klp_apply_relocs(module)
+        self._klp_apply_relocs(module)
 
     # -- sections ---------------------------------------------------------------------------------
 

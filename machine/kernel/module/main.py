@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Loadable modules: the list of modules, references, loading and unloading. kernel/module/main.c.
 
-`klpfs.machine.kernel.module.load` puts the file of a module into memory.
+`klpfs.machine.kernel.module.check` checks the file of a module.
+`klpfs.machine.kernel.module.load` places the module in memory.
 `klpfs.machine.kernel.module.sysfs` creates the files under /sys/module.
 """
 
@@ -14,26 +15,19 @@ from collections.abc import Iterator
 from klpfs.machine import limits
 from klpfs.machine.image import Export
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.module.load import (
-    MODULE_REF_BASE,
-    LivepatchSupport,
-    LoadedModule,
-    Loader,
-    State,
-)
+from klpfs.machine.kernel.module.check import LivepatchSupport, ModuleChecks
+from klpfs.machine.kernel.module.load import Loader
+from klpfs.machine.kernel.module.loaded import MODULE_REF_BASE, LoadedModule, State
 from klpfs.machine.kernel.module.memory import ModuleMemory
+from klpfs.machine.kernel.module.percpu import ModulePerCpu
 from klpfs.machine.kernel.module.relocations import KlpRelocations
 from klpfs.machine.kernel.module.subscribers import ModuleSubscribers
 from klpfs.machine.kernel.oops.taint import Taint, module_taint_letters
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.core import TaskExit, TaskState
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct
-
-IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
-"""Flags of finit_module(2), include/uapi/linux/module.h."""
-
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +59,15 @@ class Modules:
         self._traps = base.traps
         self._subscribers = subscribers
         self._memory = memory
+        self._livepatch = livepatch
         self._klp_relocations = klp_relocations
+        percpu = ModulePerCpu(base)
+        self._checks = ModuleChecks(base, livepatch=livepatch, smp=percpu.smp)
         self._loader = Loader(
             base,
             exports=self,
             memory=memory,
-            livepatch=livepatch,
+            percpu=percpu,
             klp_apply_relocs=self._klp_apply_relocs,
         )
         self._modules: dict[str, LoadedModule] = {}
@@ -81,7 +78,8 @@ class Modules:
         base.traps.on_print_modules.append(self.linked_in)
 
     def _klp_apply_relocs(self, module: LoadedModule) -> None:
-        self._klp_relocations.klp_apply_object_relocs(module, "vmlinux")
+        if self._livepatch.enabled:
+            self._klp_relocations.klp_apply_object_relocs(module, "vmlinux")
 
     # -- lookup -----------------------------------------------------------------------------------
 
@@ -227,10 +225,11 @@ class Modules:
         """
         if len(arguments) > limits.PARAMETERS:
             raise OSError(errno.E2BIG, "too many parameters")
-        module = self._loader.read(data, arguments, flags)
+        module = self._checks.read(data, arguments, flags)
         await self._wait_for_name(module.name)
         self._modules[module.name] = module
         try:
+            self._checks.module_sig_check(module)
             self._loader.place(module)
             if self._list_head:
                 self._space.list_add(module.struct.member_address_("list"), self._list_head)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.module.load import LoadedModule, State
+from klpfs.machine.kernel.module.loaded import LoadedModule, State
 from klpfs.machine.kernel.module.subscribers import ModuleSubscriber
 
 _STOP_MASK = 0x8000  # NOTIFY_STOP_MASK

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from klpfs.machine import limits
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.kernel.module.subscribers import ModuleSubscriber
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING

@@ -23,7 +23,7 @@ from klpfs.machine.elf import (
     clear_relocations,
 )
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR
 
 # The patterns of the kernel's sscanf() calls: ".klp.rela.%55[^.]" and ".klp.sym.%55[^.].%511[^,],%lu".

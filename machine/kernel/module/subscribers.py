@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from operator import itemgetter
 
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 
 Hook = Callable[[LoadedModule], Awaitable[None] | None]
 """A function of a subscriber; an ``async`` one may run guest code and wait."""

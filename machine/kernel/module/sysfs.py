@@ -10,7 +10,7 @@ from contextlib import suppress
 from klpfs.machine.elf import SHF_ALLOC, SHT_NOTE, Section
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.kernel.module.memory import ModuleMemory
 from klpfs.machine.kernel.module.params import Params
 from klpfs.machine.kernel.module.subscribers import ModuleSubscriber

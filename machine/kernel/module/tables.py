@@ -6,7 +6,7 @@ kernel/module/main.c."""
 from __future__ import annotations
 
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.module.load import LoadedModule
+from klpfs.machine.kernel.module.loaded import LoadedModule
 from klpfs.machine.kernel.module.subscribers import ModuleSubscriber, ModuleSubscribers, Stage
 from klpfs.machine.kernel.trace.ftrace import Ftrace
 from klpfs.machine.kernel.trace.jump_label import JumpLabels

@@ -27,16 +27,22 @@ from klpfs.machine.kernel.printk.printk import (
     LOGLEVEL_WARNING,
     Printk,
 )
-from klpfs.machine.kernel.sched.core import THREAD_SIZE, Scheduler, Task, TaskExit
+from klpfs.machine.kernel.sched.core import Scheduler, Task
 from klpfs.machine.kernel.sched.stacktrace import StackTrace
+from klpfs.machine.kernel.sched.task import THREAD_SIZE, TaskExit
 from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.kernel.trace.text import Text
+from klpfs.machine.kernel.trapnr import (
+    BREAKPOINT,
+    FIRST_EXTERNAL_VECTOR,
+    GENERAL_PROTECTION,
+    INVALID_OPCODE,
+    PAGE_FAULT,
+)
 from klpfs.machine.kernel.vsprintf import text as as_text
 from klpfs.machine.kernel.vsprintf import vscnprintf_here
 from klpfs.machine.memory import NX, PAGE_SIZE, PRESENT, WRITE, PageFault, is_canonical
 
-BREAKPOINT, INVALID_OPCODE, GENERAL_PROTECTION, PAGE_FAULT = 3, 6, 13, 14
-FIRST_EXTERNAL_VECTOR = 32
 UD2 = b"\x0f\x0b"
 BUGFLAG_WARNING, BUGFLAG_ONCE, BUGFLAG_DONE, BUGFLAG_NO_CUT_HERE = 1, 2, 4, 8
 CUT_HERE = "------------[ cut here ]------------"

@@ -13,7 +13,8 @@ from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
 from klpfs.machine.kernel.oops.taint import Taint
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_EMERG, LOGLEVEL_ERR
-from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskState
 from klpfs.machine.kernel.work.timer import Timers
 
 _NSEC_PER_SEC = 1_000_000_000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks and the scheduler, kernel/sched/core.c, kernel/fork.c.
+"""Tasks and the scheduler, kernel/sched/core.c.
 
 A guest task is a trio task with a register context and a kernel stack. The machine has one CPU, so one task
 runs guest code at a time. Python code between two checkpoints runs like kernel code on one CPU with
@@ -8,14 +8,11 @@ preemption off: no other task runs.
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
 import math
-import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from signal import SIGKILL
 from typing import NoReturn
@@ -25,24 +22,16 @@ import trio
 from klpfs.machine.computer import Computer
 from klpfs.machine.cpu import TRAP, Context, Stop, StopReason
 from klpfs.machine.kernel.clock import Clock
-from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.sched.task import PF_KTHREAD, THREAD_SIZE, TaskExit, TaskState
 from klpfs.machine.kernel.service import Services
+from klpfs.machine.kernel.trapnr import GENERAL_PROTECTION, PAGE_FAULT
 from klpfs.machine.memory import PageFault, is_canonical
 from klpfs.machine.structs import Struct
 
-THREAD_SIZE = 16384
-"""Size of a kernel stack in bytes, arch/x86/include/asm/page_64_types.h."""
-KTHREAD_PID_BASE = 4 << 20
-"""First pid of kernel threads: PID_MAX_LIMIT. A process of the host cannot have such a pid."""
-
-_LIST_HEAD = struct.Struct("<QQ")
 _INTERRUPT_FLAG = 1 << 9  # in EFLAGS
-PF_EXITING, PF_KTHREAD = 0x4, 0x00200000
 _TIF_SIGPENDING, _TIF_NOTIFY_SIGNAL = 1 << 2, 1 << 17
 _MAX_NESTING = 64
 _NO_RESCHED = 1 << 31  # PREEMPT_NEED_RESCHED, which is inverted
-GENERAL_PROTECTION, PAGE_FAULT = 13, 14
-"""Exception vectors."""
 SIGNAL_GRACE = 1.0
 """Seconds of real time that a task with a pending signal may run guest code before it is killed."""
 
@@ -50,27 +39,6 @@ _SERVICES_PER_SLICE = 64
 _SLICE_SECONDS = 0.002
 
 _log = logging.getLogger(__name__)
-
-
-class TaskState(enum.IntFlag):
-    """``task_struct.__state``, include/linux/sched.h."""
-
-    RUNNING = 0
-    INTERRUPTIBLE = 1
-    UNINTERRUPTIBLE = 2
-    DEAD = 0x80
-
-
-class TaskExit(BaseException):
-    """End of the current task: it called ``do_exit``, or an oops killed it.
-
-    It is not derived from Exception, so that ``except Exception`` in a service does not catch it.
-    """
-
-    def __init__(self, code: int = 0, *, oops: bool = False) -> None:
-        super().__init__(code)
-        self.code = code
-        self.oops = oops
 
 
 class Task:
@@ -369,22 +337,20 @@ class Task:
 OnLeak = Callable[[int, int, bool], None]
 """Called with the preempt count before and after a call, and whether interrupts are off now."""
 ExceptionHandler = Callable[[Task, Stop], Awaitable[None]]
-Fork = Callable[[Task, Task | None], None]
+ForkHook = Callable[[Task, Task | None], None]
 
-_current: ContextVar[Task] = ContextVar("current")
+current_task: ContextVar[Task] = ContextVar("current_task")
+"""The guest task on whose behalf Python code runs; not set for the idle task."""
 
 
 class Scheduler:
     """The scheduler: the task that runs, and the list of all tasks."""
 
-    def __init__(self, computer: Computer, clock: Clock, *, slab: Slab, services: Services) -> None:
+    def __init__(self, computer: Computer, clock: Clock, *, services: Services) -> None:
         self.computer = computer
         self.cpu = computer.cpu
         self.clock = clock
         self.services = services
-        self._slab = slab
-        self.nursery: trio.Nursery
-        """Nursery of the kernel threads; set by `start`."""
         self.on_exception: list[ExceptionHandler] = []
         """Called with a task that had an exception. A handler may raise TaskExit."""
         self.on_schedule_bug: list[Callable[[Task], None]] = []
@@ -397,7 +363,7 @@ class Scheduler:
         """Called with file and line of a function that may sleep, in atomic context (``__might_resched``)."""
         self.on_signal_ignored: list[Callable[[Task], None]] = []
         """Called with a task that is killed because it ignores a signal."""
-        self.on_fork: list[Fork] = []
+        self.on_fork: list[ForkHook] = []
         """Called with each new task before it runs, and its parent (``copy_process``). The parent is None
         for a process of the host."""
         self.on_leave_kernel: list[Callable[[Task], None]] = []
@@ -407,8 +373,6 @@ class Scheduler:
         self.gate: Callable[[Task], Awaitable[None]] | None = None
         """Called with a task before it runs guest code, and after each service. It waits while
         `klpfs.machine.kernel.sched.freezer` keeps the task out of the kernel."""
-        self._stacks: list[int] = []
-        self._next_kthread = KTHREAD_PID_BASE
         self._pinned: Task | None = None
         self._unpinned = trio.lowlevel.ParkingLot()
         self._jiffies = computer.symbol("jiffies")
@@ -416,7 +380,6 @@ class Scheduler:
         self._served = 0
         self._slice_end = 0.0
         self.task_state = computer.adapter.field("task.state")
-        self._cpus_ptr = computer.adapter.find("task.cpus_ptr")
         self._current_task = computer.adapter.per_cpu("current_task")
         self._preempt_count = computer.adapter.per_cpu("preempt_count")
         computer.space.write_u32(self._preempt_count, _NO_RESCHED)  # as after boot: enabled
@@ -427,27 +390,12 @@ class Scheduler:
         for address in (self.guest_return, self.nested_return):
             computer.memory.write(address, TRAP)
             self.cpu.set_trap(address, lambda: False)
-        self._tasks: dict[int, Task] = {}
-        self.kthreadd: Task | None = None
-        """The parent of all kernel threads; set by `start`."""
-        fields = computer.space.types["struct task_struct"].fields.values()
-        self._list_heads = [
-            member.offset for member in fields if str(member.type) == "struct list_head"
-        ]
+        self.tasks: dict[int, Task] = {}
+        """All tasks by the address of their task_struct, oldest first; kept by
+        `klpfs.machine.kernel.sched.fork`."""
         self.idle = self._adopt_init_task()
-        self._running = self.idle
-
-    def start(self, nursery: trio.Nursery) -> None:
-        """Create kthreadd. Kernel threads run in ``nursery`` from now on."""
-        self.nursery = nursery
-
-        async def wait_for_work(task: Task) -> int:
-            task.state = TaskState.INTERRUPTIBLE
-            while True:
-                await task.wait()
-                task.state = TaskState.INTERRUPTIBLE
-
-        self.kthreadd = self.create_kthread("kthreadd", wait_for_work)
+        self.running = self.idle
+        """The task whose registers are in the CPU."""
 
     def _page_for_a_trap(self) -> int:
         return self.computer.map_pages(
@@ -463,7 +411,7 @@ class Scheduler:
     @property
     def current(self) -> Task:
         """The guest task on whose behalf this Python code runs."""
-        return _current.get(self.idle)
+        return current_task.get(self.idle)
 
     async def acquire(self, task: Task) -> None:
         """Give ``task`` the CPU. A checkpoint only while another task has preemption off."""
@@ -473,10 +421,10 @@ class Scheduler:
 
     def switch_to(self, task: Task) -> None:
         """``context_switch``: load the registers of ``task``."""
-        if self._running is not task:
-            self._running.context = self.cpu.save()
+        if self.running is not task:
+            self.running.context = self.cpu.save()
             self.cpu.restore(task.context)
-            self._running = task
+            self.running = task
             self.computer.space.write_u64(self._current_task, task.address)
 
     def pin(self, task: Task) -> _Pin:
@@ -588,7 +536,7 @@ class Scheduler:
 
     def registers(self, task: Task) -> dict[str, int]:
         """Return the registers of a task, whether it runs or not."""
-        if task is self._running:
+        if task is self.running:
             return self.cpu.registers()
         return self.cpu.registers_of(task.context)
 
@@ -608,7 +556,7 @@ class Scheduler:
 
     def __iter__(self) -> Iterator[Task]:
         """Iterate over all tasks except the idle task, oldest first (``for_each_process_thread``)."""
-        return iter([task for task in self._tasks.values() if task is not self.idle])
+        return iter([task for task in self.tasks.values() if task is not self.idle])
 
     def find(self, pid: int) -> Task | None:
         """``find_task_by_vpid``: return the task with this pid, or None."""
@@ -616,12 +564,12 @@ class Scheduler:
 
     def parent_pid(self, task: Task) -> int:
         """Return the pid of ``real_parent``; 0 if that is not a task of the guest."""
-        parent = self._tasks.get(int(task.struct.real_parent))
+        parent = self.tasks.get(int(task.struct.real_parent))
         return parent.pid if parent else 0
 
     def at(self, address: int) -> Task:
         """Return the task whose task_struct is at ``address``. Raises OSError(ESRCH)."""
-        task = self._tasks.get(address)
+        task = self.tasks.get(address)
         if task is None:
             raise OSError(errno.ESRCH, f"no task at {address:#x}")
         return task
@@ -633,121 +581,7 @@ class Scheduler:
         struct.stack = stack
         self.computer.space.write_u64(self._current_task, struct.address_)
         task = Task(self, struct, stack)
-        self._tasks[task.address] = task
-        return task
-
-    def new_task(self, comm: str, pid: int, parent: Task | None, flags: int = 0) -> Task:
-        """``copy_process``: create a task that does not run yet."""
-        space = self.computer.space
-        struct = self._dup_task_struct()
-        stack = (
-            self._stacks.pop()
-            if self._stacks
-            else self.computer.map_pages(self.computer.vmalloc_area, THREAD_SIZE)
-        )
-        struct.stack = stack
-        struct.pid = struct.tgid = pid
-        struct.flags = flags
-        struct.comm = comm.encode("utf-8", "surrogateescape")[:15]
-        struct.usage.refs.counter = 1
-        struct.real_parent = (parent or self.idle).address
-        space.list_add_tail(
-            struct.member_address_("tasks"), self.idle.struct.member_address_("tasks")
-        )
-        task = Task(self, struct, stack)
-        for hook in self.on_fork:
-            hook(task, parent)
-        self._tasks[task.address] = task
-        return task
-
-    def _dup_task_struct(self) -> Struct:
-        """``dup_task_struct``: copy ``init_task``. The copy is in no list, and its state is RUNNING."""
-        space, init_task = self.computer.space, self.idle.struct
-        size = space.types.sizeof("struct task_struct")
-        struct: Struct = space.view("struct task_struct", self._slab.alloc(size, "task_struct"))
-        memory, address = self.computer.memory, struct.address_
-        data = bytearray(memory.read(init_task.address_, size))
-        for offset in self._list_heads:
-            _LIST_HEAD.pack_into(data, offset, address + offset, address + offset)
-        memory.write(address, bytes(data))
-        self.task_state.set(struct, int(TaskState.RUNNING))
-        struct.thread_info.flags = 0
-        if self._cpus_ptr is not None:
-            # As in the kernel: migrate_enable() of PREEMPT_RT compares the two.
-            self._cpus_ptr.set(struct, struct.member_address_("cpus_mask"))
-        return struct
-
-    def release_task(self, task: Task) -> None:
-        """``release_task``: remove a task that has ended, and free its memory."""
-        for hook in self.on_release:
-            hook(task)
-        task.struct.flags |= PF_EXITING
-        task.state = TaskState.DEAD
-        del self._tasks[task.address]
-        self.computer.space.list_del(task.struct.member_address_("tasks"))
-        if self._running is task:
-            self.switch_to(self.idle)
-        self._stacks.append(task.stack)
-        self.put_task_struct(task.struct)
-        task.ended.set()
-
-    def put_task_struct(self, struct: Struct) -> None:
-        """``put_task_struct``: drop a reference to a task_struct. The last one frees it."""
-        references = struct.usage.refs
-        references.counter -= 1
-        if not references.counter:
-            self.free_task_struct(struct.address_)
-
-    def free_task_struct(self, address: int) -> None:
-        """``free_task_struct``: free the task_struct of a task that has ended."""
-        self._slab.free(address)
-
-    @asynccontextmanager
-    async def user_task(self, pid: int, comm: str) -> AsyncIterator[Task]:
-        """Create the task of a process of the host for the time of one operation, and make it current."""
-        task = self.new_task(comm, pid, None)
-        token = _current.set(task)
-        try:
-            yield task
-        finally:
-            for hook in self.on_leave_kernel:
-                hook(task)
-            self.schedule_debug(task)
-            _current.reset(token)
-            self.release_task(task)
-
-    def create_kthread(
-        self, comm: str, main: Callable[[Task], Awaitable[int]], *, sleeping: bool = False
-    ) -> Task:
-        """``kthread_create``: create a kernel thread that runs ``main``, once it is woken if ``sleeping``."""
-        self._next_kthread += 1
-        parent = self.kthreadd or self.idle
-        task = self.new_task(comm, self._next_kthread, parent, PF_KTHREAD)
-        if sleeping:
-            task.state = TaskState.UNINTERRUPTIBLE
-
-        async def run() -> None:
-            _current.set(task)
-            try:
-                if sleeping:
-                    await task.wait()
-                task.exit_code = await main(task)
-            except TaskExit as exit_:
-                task.exit_code = exit_.code
-            except Exception as error:
-                with suppress(TaskExit):
-                    await self.fault(task, error)
-            finally:
-                self.schedule_debug(task)
-                self.release_task(task)
-
-        async def root() -> None:
-            try:
-                await run()
-            except Exception:  # guest code has overwritten its task_struct; other tasks go on
-                _log.exception("cannot release task %s", comm)
-
-        self.nursery.start_soon(root, name=comm)
+        self.tasks[task.address] = task
         return task
 
 

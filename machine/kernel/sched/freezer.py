@@ -22,7 +22,8 @@ from collections.abc import Callable
 import trio
 
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskState
 
 _EXPLICIT_SCHEDULE = {
     "schedule",

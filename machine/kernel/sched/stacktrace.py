@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 from klpfs.machine.computer import Computer
 from klpfs.machine.image.orc import Format, Frame, Kind, OrcEntry, OrcTable, Register, Trace, unwind
-from klpfs.machine.kernel.sched.core import THREAD_SIZE, Scheduler, Task
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.sched.task import THREAD_SIZE
 from klpfs.machine.memory import PageFault
 
 MAX_STACK_ENTRIES = 100

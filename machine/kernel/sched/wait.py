@@ -11,7 +11,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from klpfs.machine.kernel.sched.core import Scheduler, Task, TaskState
+from klpfs.machine.kernel.sched.core import Scheduler, Task
+from klpfs.machine.kernel.sched.task import TaskState
 
 ERESTARTSYS = 512
 """Errno of a wait that a signal has ended, include/linux/errno.h. User space never sees it."""

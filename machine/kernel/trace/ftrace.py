@@ -25,7 +25,8 @@ import trio
 
 from klpfs.machine.instructions import CALL_SIZE, NOP5, call_to, target_of
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.sched.core import THREAD_SIZE, Task
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import THREAD_SIZE
 from klpfs.machine.kernel.service import S32, U64, Ptr, service
 from klpfs.machine.memory import PageFault
 from klpfs.machine.structs import Struct

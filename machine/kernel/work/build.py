@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Locks, time, kernel threads, work queues and RCU, put together."""
+"""Locks, timers, kernel threads, workqueues and RCU, put together."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.work.completion import Completions
 from klpfs.machine.kernel.work.kthread import Kthreads
-from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.work.mutex import Mutexes
 from klpfs.machine.kernel.work.rcu import Rcu
+from klpfs.machine.kernel.work.rtmutex import RtMutexes
+from klpfs.machine.kernel.work.rwsem import RwSemaphores
+from klpfs.machine.kernel.work.semaphore import Semaphores
 from klpfs.machine.kernel.work.timer import Timers
+from klpfs.machine.kernel.work.wakeup import WakeUps
 from klpfs.machine.kernel.work.workqueue import Workqueues
 
 
@@ -18,7 +23,8 @@ from klpfs.machine.kernel.work.workqueue import Workqueues
 class Work:
     """What this folder provides."""
 
-    locking: Locking
+    mutexes: Mutexes
+    completions: Completions
     timers: Timers
     freezer: Freezer
     kthreads: Kthreads
@@ -27,15 +33,19 @@ class Work:
 
 
 def build(base: Base) -> Work:
-    """Build what runs later, or waits."""
+    """Build the services of this folder."""
     offer = base.services.offer
-    locking = offer(Locking(base))
+    mutexes = offer(Mutexes(base))
+    completions = offer(Completions(base))
+    for provider in (Semaphores(base), RwSemaphores(base), RtMutexes(), WakeUps(base)):
+        offer(provider)
     timers = offer(Timers(base))
     freezer = Freezer(base)
-    kthreads = offer(Kthreads(base, locking=locking, freezer=freezer))
+    kthreads = offer(Kthreads(base, completions=completions, freezer=freezer))
     workqueues = offer(Workqueues(base, timers))
     return Work(
-        locking=locking,
+        mutexes=mutexes,
+        completions=completions,
         timers=timers,
         freezer=freezer,
         kthreads=kthreads,

@@ -7,12 +7,13 @@ import errno
 from collections import deque
 
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import Completion
 from klpfs.machine.kernel.service import S32, S64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
-from klpfs.machine.kernel.work.locking import Locking
+from klpfs.machine.kernel.work.completion import Completions
 
 _NAME_MAX = 64
 _MAX_EXITED = 256
@@ -36,10 +37,11 @@ class _Kthread:
 class Kthreads:
     """The kernel threads of one kernel that run functions of the guest."""
 
-    def __init__(self, base: Base, *, locking: Locking, freezer: Freezer) -> None:
+    def __init__(self, base: Base, *, completions: Completions, freezer: Freezer) -> None:
         self._computer = base.computer
         self._sched = base.sched
-        self._locking = locking
+        self._fork = base.fork
+        self._completions = completions
         self._freezer = freezer
         self._kthreads: dict[int, _Kthread] = {}
         self._ended: deque[int] = deque()
@@ -60,7 +62,7 @@ class Kthreads:
             return 0
 
         try:
-            task = self._sched.create_kthread(text(name), main, sleeping=True)
+            task = self._fork.create_kthread(text(name), main, sleeping=True)
         except MemoryError:
             raise OSError(errno.ENOMEM, "no memory for a task") from None
         # kthread_stop() may be called after the end of the thread, and reads its task_struct.
@@ -89,7 +91,7 @@ class Kthreads:
         """``free_kthread_struct``: drop a thread that has exited, and its reference to the task_struct."""
         if self._kthreads.pop(address, None) is not None:
             self._ended.remove(address)
-            self._sched.put_task_struct(self._computer.space.view("struct task_struct", address))
+            self._fork.put_task_struct(self._computer.space.view("struct task_struct", address))
 
     def _current(self) -> _Kthread | None:
         return self._kthreads.get(self._sched.current.address)
@@ -184,7 +186,7 @@ class Kthreads:
     @service("kthread_complete_and_exit")
     def kthread_complete_and_exit(self, completion: Ptr, result: S64) -> None:
         if completion:
-            self._locking.complete(completion)
+            self._completions.complete(completion)
         self.kthread_exit(result)
 
     @service("do_exit")
@@ -195,4 +197,4 @@ class Kthreads:
     @service("__put_task_struct")
     def put_task_struct(self, address: Ptr) -> None:
         """Free a task_struct: guest code has dropped the last reference."""
-        self._sched.free_task_struct(address)
+        self._fork.free_task_struct(address)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
-from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
+from klpfs.machine.kernel.sched.core import Task
+from klpfs.machine.kernel.sched.task import TaskExit, TaskState
 from klpfs.machine.kernel.sched.wait import IDLE, KILLABLE, Completion, schedule_timeout
 from klpfs.machine.kernel.service import S64, U32, U64, Ptr, service
 from klpfs.machine.limits import check_room
@@ -50,6 +51,7 @@ class Timers:
     def __init__(self, base: Base) -> None:
         self._space = base.computer.space
         self._sched = base.sched
+        self._fork = base.fork
         self._clock = base.clock
         self._traps = base.traps
         self._queue: list[_Entry] = []
@@ -65,7 +67,7 @@ class Timers:
 
     def start(self) -> None:
         """Create ksoftirqd/0."""
-        self._ksoftirqd = self._sched.create_kthread("ksoftirqd/0", self._run_ksoftirqd)
+        self._ksoftirqd = self._fork.create_kthread("ksoftirqd/0", self._run_ksoftirqd)
 
     # -- for services -----------------------------------------------------------------------------
 

@@ -2,44 +2,33 @@
 """Workqueues: work items that kernel threads execute later. kernel/workqueue.c.
 
 A work item is a struct work_struct in guest memory, or an async function in Python. The items of a workqueue
-are executed by a pool of workers. In a bound pool one worker runs at a time; when it sleeps, another one
-starts. In the unbound pool each item gets a worker at once.
+are executed by the workers of a pool, `klpfs.machine.kernel.work.worker_pool`.
 """
 
 from __future__ import annotations
 
-import enum
-from collections import deque
-from collections.abc import Awaitable, Callable
-
 from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.clock import HZ
-from klpfs.machine.kernel.printk.printk import LOGLEVEL_ERR, LOGLEVEL_WARNING
-from klpfs.machine.kernel.sched.core import Task, TaskExit, TaskState
-from klpfs.machine.kernel.sched.wait import IDLE, Completion
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
+from klpfs.machine.kernel.sched.wait import Completion
 from klpfs.machine.kernel.service import S32, U32, U64, Ptr, service
 from klpfs.machine.kernel.vsprintf import text, vscnprintf_here
 from klpfs.machine.kernel.work.timer import Timers
+from klpfs.machine.kernel.work.worker_pool import (
+    WORK_STRUCT_PENDING,
+    Function,
+    Key,
+    Workers,
+    WorkItem,
+    Workqueue,
+    WqFlags,
+)
 from klpfs.machine.limits import check_room
 from klpfs.machine.memory import PageFault
 
-PF_WQ_WORKER = 0x20
-IDLE_WORKER_SECONDS = 300.0
-"""Time after which an idle worker that is not needed exits (IDLE_WORKER_TIMEOUT)."""
-_SPARE_WORKERS = 2
 _WQ_NAME_LEN = 24
 _WQ_MAX_ACTIVE, _WQ_DFL_ACTIVE = 512, 256
-_PENDING = 1
 _PENDING_BUSY, _RUNNING_BUSY = 1, 2
-
-
-class WqFlags(enum.IntFlag):
-    """Flags of alloc_workqueue(), include/linux/workqueue.h."""
-
-    UNBOUND = 1 << 1
-    HIGHPRI = 1 << 4
-    CPU_INTENSIVE = 1 << 5
-
 
 _SYSTEM_QUEUES = {
     "system_wq": ("events", 0),
@@ -52,81 +41,9 @@ _SYSTEM_QUEUES = {
 }
 """Name and flags of the workqueues that variables of the kernel point to."""
 
-Function = Callable[[], Awaitable[None]]
-Key = int | Function
-"""Identity of a work item: the address of the work_struct, or the Python function."""
-
-
-class _Item:
-    """A work item that has been queued once. ``done`` is set when it was executed or cancelled."""
-
-    def __init__(self, key: Key, queue: _Workqueue) -> None:
-        self.key = key
-        self.queue = queue
-        self.done = Completion()
-
-
-class _Workqueue:
-    """``struct workqueue_struct``, with its one ``pool_workqueue``."""
-
-    def __init__(self, name: str, flags: int, max_active: int, pool: _Pool) -> None:
-        self.name = name
-        self.flags = flags
-        self.max_active = max_active
-        self.pool = pool
-        self.nr_active = 0
-        self.inactive: deque[_Item] = deque()
-        self.items: dict[_Item, None] = {}
-        """All items that are queued or executed, in the order of queueing."""
-        self.draining = False
-
-
-class _Worker:
-    """``struct worker``"""
-
-    def __init__(self, pool: _Pool, number: int) -> None:
-        self.pool = pool
-        self.number = number
-        self.task: Task
-        self.item: _Item | None = None
-        self.function = 0
-        self.scheduled: deque[_Item] = deque()
-        """Items with the same work as `item`, which this worker executes next."""
-        self.counted = False
-        """True if ``pool.nr_running`` includes this worker."""
-        self.asleep = False
-        self.idle = False
-
-
-class _Pool:
-    """``struct worker_pool``"""
-
-    def __init__(self, name: str, *, bound: bool) -> None:
-        self.name = name
-        self.bound = bound
-        self.worklist: deque[_Item] = deque()
-        self.workers: set[_Worker] = set()
-        self.idle: list[_Worker] = []
-        self.nr_running = 0
-
-    def need_more_worker(self) -> bool:
-        return bool(self.worklist) and not self.nr_running
-
-    def keep_working(self) -> bool:
-        return bool(self.worklist) and self.nr_running <= 1
-
-    def wake_up_worker(self) -> None:
-        if self.idle:
-            self.idle[-1].task.wake()
-
-    def count(self, worker: _Worker, running: bool) -> None:
-        if self.bound and worker.counted != running:
-            worker.counted = running
-            self.nr_running += 1 if running else -1
-
 
 class Workqueues:
-    """The workqueues of one kernel, and their workers."""
+    """The workqueues of one kernel."""
 
     def __init__(self, base: Base, timers: Timers) -> None:
         self._computer = computer = base.computer
@@ -135,22 +52,18 @@ class Workqueues:
         self._slab = base.slab
         self._timers = timers
         self._printk = base.printk
-        self._normal = _Pool("0:{}", bound=True)
-        self._highpri = _Pool("0:{}H", bound=True)
-        self._unbound = _Pool("u2:{}", bound=False)
-        self._queues: dict[int, _Workqueue] = {}
-        self._pending: dict[Key, _Item] = {}
+        self._workers = Workers(base)
+        self._queues: dict[int, Workqueue] = {}
         self._delayed: set[Function] = set()
         self._canceling: dict[int, Completion] = {}
-        self._worker_of: dict[Task, _Worker] = {}
-        self._system: _Workqueue
+        self._system: Workqueue
         timer_fn = computer.symbols.lookup("delayed_work_timer_fn")
         if timer_fn is not None:
             timers.direct[timer_fn] = self.delayed_work_timer_fn
 
     def start(self) -> None:
         """``workqueue_init``: create the system workqueues and the first workers. Call this after
-        `Scheduler.start`."""
+        `Fork.start`."""
         for variable, (name, flags) in _SYSTEM_QUEUES.items():
             at = self._computer.symbols.lookup(variable)
             if at is None:
@@ -159,20 +72,19 @@ class Workqueues:
             self._space.write_u64(at, address)
             self._queues[address] = self._new(name, flags, 0)
         self._system = self._queues[self._space.read_u64(self._computer.symbol("system_wq"))]
-        for pool in (self._normal, self._highpri, self._unbound):
-            self._create_worker(pool)
+        self._workers.start()
 
     # -- for services -----------------------------------------------------------------------------
 
     def queue(self, function: Function) -> None:
         """``schedule_work``: run an async function on a worker. Does nothing if it is queued already."""
-        if function not in self._pending:
+        if function not in self._workers.pending:
             self._queue_work(self._system, function)
 
     def queue_delayed(self, function: Function, seconds: float) -> None:
         """``schedule_delayed_work``: queue an async function after ``seconds`` of guest time, rounded to
         ticks. Does nothing if it is queued or delayed already."""
-        if function in self._delayed or function in self._pending:
+        if function in self._delayed or function in self._workers.pending:
             return
 
         def expired() -> None:
@@ -184,7 +96,7 @@ class Workqueues:
 
     # -- queueing ---------------------------------------------------------------------------------
 
-    def _at(self, address: int) -> _Workqueue:
+    def _at(self, address: int) -> Workqueue:
         """Return the workqueue at ``address``. Raises PageFault if there is none."""
         queue = self._queues.get(address)
         if queue is None:
@@ -196,213 +108,31 @@ class Workqueues:
 
     def _test_and_set_pending(self, work: int) -> bool:
         data = self._space.view("struct work_struct", work).data
-        was = bool(data.counter & _PENDING)
-        data.counter |= _PENDING
+        was = bool(data.counter & WORK_STRUCT_PENDING)
+        data.counter |= WORK_STRUCT_PENDING
         return was
 
-    def _clear_pending(self, work: int) -> None:
-        self._space.view("struct work_struct", work).data.counter &= ~_PENDING
-
-    def _queue_work(self, queue: _Workqueue, key: Key) -> None:
+    def _queue_work(self, queue: Workqueue, key: Key) -> None:
         """``__queue_work``: queue an item. Logs a warning and drops the item if the queue is draining."""
         if queue.draining and not self._is_chained_work(queue):
             self._printk(
                 LOGLEVEL_WARNING, f"workqueue: work queued on {queue.name}, which is drained"
             )
             return
-        check_room(self._pending)
-        item = _Item(key, queue)
-        self._pending[key] = item
+        check_room(self._workers.pending)
+        item = WorkItem(key, queue)
+        self._workers.pending[key] = item
         queue.items[item] = None
         if queue.nr_active < queue.max_active:
             queue.nr_active += 1
-            self._insert_work(item)
+            self._workers.insert_work(item)
         else:
             queue.inactive.append(item)
 
-    def _insert_work(self, item: _Item) -> None:
-        """``insert_work``: put an item on the worklist of its pool, and wake a worker."""
-        pool = item.queue.pool
-        pool.worklist.append(item)
-        if pool.need_more_worker():
-            pool.wake_up_worker()
-
-    def _is_chained_work(self, queue: _Workqueue) -> bool:
+    def _is_chained_work(self, queue: Workqueue) -> bool:
         """``is_chained_work``: return whether the current task executes an item of ``queue``."""
-        worker = self._worker_of.get(self._sched.current)
+        worker = self._workers.current_wq_worker()
         return bool(worker and worker.item and worker.item.queue is queue)
-
-    def _finish(self, item: _Item) -> None:
-        """``pwq_dec_nr_in_flight``: remove an item that was executed or cancelled from its queue."""
-        queue = item.queue
-        del queue.items[item]
-        if item in queue.inactive:
-            queue.inactive.remove(item)
-        else:
-            queue.nr_active -= 1
-            if queue.inactive and queue.nr_active < queue.max_active:
-                queue.nr_active += 1
-                self._insert_work(queue.inactive.popleft())
-        item.done.complete_all()
-
-    # -- workers ----------------------------------------------------------------------------------
-
-    def _create_worker(self, pool: _Pool) -> None:
-        """``create_worker``: start a worker with the first free number."""
-        taken = {worker.number for worker in pool.workers}
-        number = next(n for n in range(len(taken) + 1) if n not in taken)
-        worker = _Worker(pool, number)
-        worker.task = task = self._sched.create_kthread(
-            "kworker/" + pool.name.format(number), lambda task: self._worker_thread(worker)
-        )
-        task.struct.flags |= PF_WQ_WORKER
-        task.state = IDLE
-        task.on_sleep = lambda: self._worker_sleeping(worker)
-        task.on_resume = lambda: self._worker_running(worker)
-        pool.workers.add(worker)
-        self._worker_of[task] = worker
-        self._enter_idle(worker)
-        if pool.need_more_worker():
-            pool.wake_up_worker()
-
-    def _enter_idle(self, worker: _Worker) -> None:
-        worker.idle = True
-        worker.pool.idle.append(worker)
-
-    def _leave_idle(self, worker: _Worker) -> None:
-        if worker.idle:
-            worker.idle = False
-            worker.pool.idle.remove(worker)
-
-    def _worker_sleeping(self, worker: _Worker) -> None:
-        """``wq_worker_sleeping``: let another worker run while this one sleeps."""
-        if worker.counted:
-            worker.asleep = True
-            worker.pool.count(worker, False)
-            if worker.pool.need_more_worker():
-                worker.pool.wake_up_worker()
-
-    def _worker_running(self, worker: _Worker) -> None:
-        """``wq_worker_running``: count the worker again."""
-        if worker.asleep:
-            worker.asleep = False
-            worker.pool.count(worker, True)
-
-    async def _worker_thread(self, worker: _Worker) -> int:
-        """``worker_thread``: the main function of a worker."""
-        pool, task = worker.pool, worker.task
-        try:
-            while await self._wait_for_work(worker):
-                if not pool.need_more_worker():
-                    self._enter_idle(worker)
-                    continue
-                if not pool.idle:  # keep one in reserve, which runs when this one sleeps
-                    self._create_worker(pool)
-                pool.count(worker, True)
-                while pool.keep_working():
-                    await self._process_one_work(worker, pool.worklist.popleft())
-                    while worker.scheduled:
-                        await self._process_one_work(worker, worker.scheduled.popleft())
-                pool.count(worker, False)
-                self._enter_idle(worker)
-        except TaskExit:
-            self._replace_worker(worker)
-            raise
-        finally:
-            self._detach_worker(worker)
-            del self._worker_of[task]
-        return 0
-
-    async def _wait_for_work(self, worker: _Worker) -> bool:
-        """Sleep until there is work. Returns False if the worker was idle for too long and has to exit."""
-        task, pool = worker.task, worker.pool
-        if not pool.need_more_worker():
-            task.state = IDLE
-            spare = pool.idle.index(worker) >= _SPARE_WORKERS
-            woken = await task.wait(IDLE_WORKER_SECONDS if spare else None)
-            if not woken and not pool.need_more_worker():
-                return False
-        task.state = TaskState.RUNNING
-        self._leave_idle(worker)
-        return True
-
-    def _detach_worker(self, worker: _Worker) -> None:
-        """``worker_detach_from_pool``: remove a worker, and put its scheduled items back on the worklist."""
-        pool = worker.pool
-        self._leave_idle(worker)
-        worker.asleep = False
-        pool.count(worker, False)
-        pool.workers.discard(worker)
-        pool.worklist.extendleft(reversed(worker.scheduled))
-        worker.scheduled.clear()
-
-    def _replace_worker(self, worker: _Worker) -> None:
-        """Replace a worker that was killed by the work that it executed, so that other work goes on."""
-        pool = worker.pool
-        self._detach_worker(worker)
-        if not pool.idle:
-            self._create_worker(pool)
-        elif pool.need_more_worker():
-            pool.wake_up_worker()
-
-    def _find_worker_executing_work(self, key: Key) -> _Worker | None:
-        """``find_worker_executing_work``: return the worker that executes an item, or None."""
-        for worker in self._worker_of.values():
-            if not worker.item or worker.item.key != key:
-                continue
-            # If the function is another one, the work was freed, and its memory holds a new work.
-            if callable(key) or worker.function == self._work_func(key):
-                return worker
-        return None
-
-    def _work_func(self, work: int) -> int:
-        return int(self._space.view("struct work_struct", work).func)
-
-    async def _process_one_work(self, worker: _Worker, item: _Item) -> None:
-        """``process_one_work``: execute an item, or schedule it after the same work on another worker."""
-        pool, queue, key, task = worker.pool, item.queue, item.key, worker.task
-        try:
-            collision = self._find_worker_executing_work(key)
-            if collision is not None:
-                collision.scheduled.append(item)
-                return
-            if not callable(key):
-                worker.function = self._work_func(key)
-                self._clear_pending(key)
-        except PageFault as fault:  # the memory was freed without cancelling the work
-            self._pending.pop(key, None)
-            self._finish(item)
-            await self._sched.fault(task, fault)
-        worker.item = item
-        if queue.flags & WqFlags.CPU_INTENSIVE:
-            pool.count(worker, False)
-        if pool.need_more_worker():
-            pool.wake_up_worker()
-        del self._pending[key]
-        try:
-            if callable(key):
-                await key()
-            else:
-                await task.call(
-                    worker.function,
-                    key,
-                    on_leak=lambda _before, after, _irqs: self._report_leak(worker, after),
-                )
-        finally:
-            worker.item = None
-            self._finish(item)
-        pool.count(worker, True)
-        task.state = TaskState.RUNNING
-        await task.wait()  # cond_resched(): let other tasks run
-
-    def _report_leak(self, worker: _Worker, count: int) -> None:
-        task = worker.task
-        self._printk(
-            LOGLEVEL_ERR,
-            f"BUG: workqueue leaked lock or atomic: {task.comm}/0x{count:08x}/{task.pid}\n"
-            "     last function: "
-            + self._computer.symbols.sprint_symbol_no_offset(worker.function),
-        )
 
     # -- work items -------------------------------------------------------------------------------
 
@@ -459,13 +189,11 @@ class Workqueues:
             return True
         if not self._test_and_set_pending(work):
             return False
-        item = self._pending.pop(work, None)
+        item = self._workers.pending.pop(work, None)
         if item is None:
             return None
-        for queue in (item.queue.pool.worklist, *(w.scheduled for w in self._worker_of.values())):
-            if item in queue:
-                queue.remove(item)
-        self._finish(item)
+        self._workers.dequeue(item)
+        self._workers.finish(item)
         return True
 
     # -- flushing and cancelling ------------------------------------------------------------------
@@ -473,9 +201,9 @@ class Workqueues:
     async def _flush(self, work: int) -> bool:
         """``__flush_work``: wait until a work that is queued or executed is finished. Returns whether there
         was one. A checkpoint if so."""
-        item = self._pending.get(work)
+        item = self._workers.pending.get(work)
         if item is None:
-            worker = self._find_worker_executing_work(work)
+            worker = self._workers.find_worker_executing_work(work)
             item = worker.item if worker else None
         if item is None:
             return False
@@ -497,7 +225,7 @@ class Workqueues:
         was_pending = self._grab_pending(work, timer)
         if was_pending is None:
             return False
-        self._clear_pending(work)
+        self._workers.clear_pending(work)
         return was_pending
 
     async def _cancel_sync(self, work: int, timer: int | None) -> bool:
@@ -513,7 +241,7 @@ class Workqueues:
         try:
             await self._flush(work)
         finally:
-            self._clear_pending(work)
+            self._workers.clear_pending(work)
             del self._canceling[work]
             done.complete_all()
         return was_pending
@@ -536,24 +264,24 @@ class Workqueues:
 
     @service("work_busy")
     def work_busy(self, work: Ptr) -> int:
-        pending = _PENDING_BUSY if self._work_data(work) & _PENDING else 0
-        return pending | (_RUNNING_BUSY if self._find_worker_executing_work(work) else 0)
+        pending = _PENDING_BUSY if self._work_data(work) & WORK_STRUCT_PENDING else 0
+        return pending | (_RUNNING_BUSY if self._workers.find_worker_executing_work(work) else 0)
 
     @service("current_work", embedded=False)
     def current_work(self) -> int:
         """Return the address of the work that the current task executes, or 0."""
-        worker = self._worker_of.get(self._sched.current)
+        worker = self._workers.current_wq_worker()
         key = worker.item.key if worker and worker.item else 0
         return 0 if callable(key) else key
 
     # -- struct workqueue_struct ------------------------------------------------------------------
 
-    def _new(self, name: str, flags: int, max_active: int) -> _Workqueue:
+    def _new(self, name: str, flags: int, max_active: int) -> Workqueue:
         if flags & WqFlags.UNBOUND:
-            pool = self._unbound
+            pool = self._workers.unbound
         else:
-            pool = self._highpri if flags & WqFlags.HIGHPRI else self._normal
-        return _Workqueue(name, flags, _clamp_max_active(max_active), pool)
+            pool = self._workers.highpri if flags & WqFlags.HIGHPRI else self._workers.normal
+        return Workqueue(name, flags, _clamp_max_active(max_active), pool)
 
     def _alloc(self, name: str) -> int:
         """Allocate guest memory whose address identifies a workqueue. It holds the name only, because guest
@@ -585,7 +313,7 @@ class Workqueues:
         queue.max_active = _clamp_max_active(max_active)
         while queue.inactive and queue.nr_active < queue.max_active:
             queue.nr_active += 1
-            self._insert_work(queue.inactive.popleft())
+            self._workers.insert_work(queue.inactive.popleft())
 
     @service("__flush_workqueue")
     async def flush_workqueue(self, address: Ptr) -> None:

@@ -9,8 +9,9 @@ from klpfs.machine.kernel.livepatch.common import Messages
 from klpfs.machine.kernel.livepatch.consistency.leaving import Blocker, Condition
 from klpfs.machine.kernel.livepatch.consistency.switch import Switch
 from klpfs.machine.kernel.livepatch.consistency.universe import Universes
-from klpfs.machine.kernel.sched.core import Task, TaskState
+from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.sched.freezer import Freezer
+from klpfs.machine.kernel.sched.task import TaskState
 
 SIGNALS_TIMEOUT = 15
 """The remaining tasks are signalled after this number of failed attempts, and again after as many."""
