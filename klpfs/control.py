@@ -7,12 +7,18 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from klpfs.mounting.mounts import TYPE, MountError, callers_ids, mounts, open_machine
 
 _RECORD = re.compile(rb"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _RECORD_BYTES = 8192
+_MODULE = re.compile(
+    r"(.*?) (\d+) (-?\d+|-) (.*?) (?:Live|Loading|Unloading|Unknown) 0x[0-9a-f]+(?: \([^)\n]*\))?\n",
+    re.DOTALL,
+)
+"""A line of proc/modules (``m_show``, kernel/module/procfs.c). Names may contain anything but NUL."""
 
 
 def _decode(line: bytes) -> str:
@@ -115,6 +121,26 @@ def holders(machine: Path, name: str) -> list[str]:
 
 def _modname(name: str) -> str:
     return name.rsplit("/", 1)[-1].removesuffix(".ko").replace("-", "_")
+
+
+class Module(NamedTuple):
+    """A loaded module: its name, size in bytes, reference count, and the modules that use it."""
+
+    name: str
+    size: int
+    refcount: str
+    users: list[str]
+
+
+def lsmod(machine: Path) -> list[Module]:
+    """Return the loaded modules, the last one first."""
+    text = _decode((machine / "proc/modules").read_bytes())
+    return [
+        Module(name, int(size), count, [
+            user for user in users.split(",") if user not in ("", "-", "[permanent]")
+        ])
+        for name, size, count, users in _MODULE.findall(text)
+    ]  # fmt: skip
 
 
 def clear_log(machine: Path) -> None:
