@@ -7,12 +7,18 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from klpfs.mounting.mounts import find_mounts
+from klpfs.mounting.mounts import TYPE, MountError, callers_ids, mounts, open_machine
 
 _RECORD = re.compile(rb"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _RECORD_BYTES = 8192
+_MODULE = re.compile(
+    r"(.*?) (\d+) (-?\d+|-) (.*?) (?:Live|Loading|Unloading|Unknown) 0x[0-9a-f]+(?: \([^)\n]*\))?\n",
+    re.DOTALL,
+)
+"""A line of proc/modules (``m_show``, kernel/module/procfs.c). Names may contain anything but NUL."""
 
 
 def _decode(line: bytes) -> str:
@@ -24,8 +30,10 @@ class NoMachine(Exception):
 
 
 def machines() -> list[Path]:
-    """Return the klpfs mounts that answer to this user."""
-    return [mount for mount in find_mounts() if _answers(mount)]
+    """Return the klpfs mounts that belong to this user and answer."""
+    ids = callers_ids()
+    found = [Path(mount.path) for mount in mounts() if mount.type == TYPE and mount.owner in ids]
+    return [path for path in found if _answers(path)]
 
 
 def _answers(mount: Path) -> bool:
@@ -40,22 +48,26 @@ def _answers(mount: Path) -> bool:
 def find_machine(given: str | None) -> Path:
     """Return the mount point ``given``, or else that of ``$KLPFS_MOUNT``, or else the only one.
 
-    Raise NoMachine if there is none, or if there are several.
+    Raise NoMachine if there is none that belongs to this user, or if there are several.
     """
     path = given or os.environ.get("KLPFS_MOUNT")
     if path:
+        try:
+            os.close(open_machine(Path(path)))
+        except MountError as error:
+            raise NoMachine(str(error)) from None
         if not _answers(Path(path)):
             raise NoMachine(f"no machine is mounted on {path}; run 'klpfs mount {path}'")
         return Path(path)
-    mounts = machines()
-    if not mounts:
+    found = machines()
+    if not found:
         raise NoMachine("no machine is mounted; run 'klpfs mount DIRECTORY'")
-    if len(mounts) > 1:
-        names = ", ".join(str(mount) for mount in mounts)
+    if len(found) > 1:
+        names = ", ".join(map(str, found))
         raise NoMachine(
             f"several machines are mounted ({names}); choose one with -m or $KLPFS_MOUNT"
         )
-    return mounts[0]
+    return found[0]
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -109,6 +121,26 @@ def holders(machine: Path, name: str) -> list[str]:
 
 def _modname(name: str) -> str:
     return name.rsplit("/", 1)[-1].removesuffix(".ko").replace("-", "_")
+
+
+class Module(NamedTuple):
+    """A loaded module: its name, size in bytes, reference count, and the modules that use it."""
+
+    name: str
+    size: int
+    refcount: str
+    users: list[str]
+
+
+def lsmod(machine: Path) -> list[Module]:
+    """Return the loaded modules, the last one first."""
+    text = _decode((machine / "proc/modules").read_bytes())
+    return [
+        Module(name, int(size), count, [
+            user for user in users.split(",") if user not in ("", "-", "[permanent]")
+        ])
+        for name, size, count, users in _MODULE.findall(text)
+    ]  # fmt: skip
 
 
 def clear_log(machine: Path) -> None:

@@ -118,9 +118,10 @@ class Machine:
         end = time.monotonic() + _WAIT_SECONDS
         while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(
-                    f"{what} did not come true; the log:\n" + "\n".join(self.dmesg())
-                )
+                from klpfs.terminal import LINES, printable
+
+                log = printable("\n".join(self.dmesg()), LINES)
+                raise TimeoutError(f"{what} did not come true; the log:\n{log}")
             time.sleep(_POLL_SECONDS)
 
     def wait_until_gone(self, name: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -288,8 +289,14 @@ def _compile(
         f"-ffile-prefix-map={Path.cwd()}=.",
         f"-ffile-prefix-map={source.parent}/=",
         *flags,
-        "-c", "-o", str(target), str(source),
+        "-c", "-o", str(target), _argument(source),
     ]  # fmt: skip
+
+
+def _argument(path: Path) -> str:
+    """Return a path as an argument of gcc, which takes ``-x`` for an option and ``@x`` for a file of
+    options."""
+    return str(path) if path.is_absolute() or str(path)[:1].isalnum() else f"./{path}"
 
 
 def _parts(module: _Module, work: Path) -> list[Path]:
@@ -307,6 +314,11 @@ def _check_names(modules: Sequence[_Module]) -> None:
         for source in module.sources:
             if source.suffix != ".c":
                 raise ValueError(f"{source}: not a C source file")
+            if not source.stem.isprintable() or set(source.stem) & {'"', "\\"}:
+                # it becomes a string in C: KBUILD_BASENAME
+                raise ValueError(
+                    f"{source}: a character of this name cannot be in that of a module"
+                )
         if modpost.modname(module.name) in seen:
             raise ValueError(f"two modules are named {modpost.modname(module.name)}")
         seen.add(modpost.modname(module.name))
@@ -316,16 +328,22 @@ def _check_names(modules: Sequence[_Module]) -> None:
 
 
 def _install(built: Path, directory: Path) -> Path:
-    """Move a built module to ``directory`` atomically; return its path. Raise OSError."""
+    """Move a built module to ``directory`` atomically; return its path. Raise OSError.
+
+    The directory may belong to another user: no file or link in it is written to.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / built.name
-    fresh = directory / f".{built.name}.{os.getpid()}"
-    try:
-        fresh.write_bytes(built.read_bytes())
-        fresh.replace(target)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
+    fresh = directory / f".{secrets.token_hex(8)}.ko"
+    new_only = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(fresh, new_only, 0o666), "wb") as file:
+        try:
+            file.write(built.read_bytes())
+            file.flush()
+            fresh.replace(target)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
     return target
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from klpfs.machine.btf import Kind
 from klpfs.machine.kernel.kernel import Kernel
-from klpfs.machine.kernel.proc import ProcEntry
+from klpfs.machine.kernel.proc_tree import ProcEntry
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from klpfs.terminal import LINES, printable
 
 
 class Verdict(enum.Enum):
@@ -86,12 +88,17 @@ def print_table(report: Report) -> None:
     table = Table("what", "verdict", "detail", box=box.SIMPLE)
     for finding in report.findings:
         style = _STYLES[finding.verdict]
-        verdict = f"[{style}]{finding.verdict.value}[/]"
-        table.add_row(escape(finding.subject), verdict, escape(finding.detail))
+        verdict = Text(finding.verdict.value, style)
+        table.add_row(_cell(finding.subject), verdict, _cell(finding.detail))
     console.print(table)
     if report.calls:
         calls = Table("call", "before", "after", box=box.SIMPLE)
         for call in report.calls:
-            calls.add_row(escape(call.text), escape(call.before), escape(call.after))
+            calls.add_row(_cell(call.text), _cell(call.before), _cell(call.after))
         console.print(calls)
-    console.print(f"[{_STYLES[report.verdict]}]{report.verdict.value}[/]")
+    console.print(Text(report.verdict.value, _STYLES[report.verdict]))
+
+
+def _cell(text: str) -> Text:
+    """Return guest text for a table. Nothing in it is markup or an emoji code."""
+    return Text(printable(text, LINES))

@@ -7,25 +7,38 @@ A subcommand imports what it needs when it runs, so that ``klpfs dmesg`` loads n
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 
 import click
 
 from klpfs.cli import build, check, example, machine, mount, run
 from klpfs.cli.options import mount_option
+from klpfs.terminal import LINES, printable
 
 
 class _CommandGroup(click.Group):
-    """A group whose commands report an OSError in one line, without a traceback."""
+    """A group whose commands report an OSError in one line, without a traceback.
+
+    Errors are made safe to print: names of files and guest data are in them.
+    """
 
     def invoke(self, ctx: click.Context) -> object:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # the locale may lack a character
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = printable(error.message, LINES)  # type: ignore[misc]
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has exited; click handles it
                 raise
             where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from None
+            message = printable(f"{where}{error.strerror or error}")
+            raise click.ClickException(message) from None
 
 
 @click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from klpfs.modules import abi as abis
+from klpfs.terminal import LINES, printable
 
 
 @click.command()
@@ -38,15 +39,27 @@ def build(
 
     def print_step(line: str) -> None:
         if not quiet:
-            click.echo(f"  {line}")
+            click.echo(f"  {printable(line)}")
+
+    def print_warnings(text: str) -> None:
+        click.echo(printable(text, LINES), err=True, nl=False)
 
     for source in sources:
         if not source.is_file():
-            raise click.ClickException(f"{source}: no such file")
+            raise click.ClickException(printable(f"{source}: no such file"))
     try:
-        kbuild.build(sources, output, debug=debug, abi=abi, on_step=print_step)
+        kbuild.build(
+            sources,
+            output,
+            debug=debug,
+            abi=abi,
+            on_step=print_step,
+            on_message=print_warnings,
+        )
     except kbuild.CompileError as error:
-        click.echo(str(error).rstrip("\n"), err=True)
+        click.echo(printable(str(error).rstrip("\n"), LINES), err=True)
         sys.exit(1)
-    except (kbuild.ToolchainError, ValueError) as error:
+    except ValueError as error:  # with the name of a file
+        raise click.ClickException(printable(str(error))) from None
+    except kbuild.ToolchainError as error:
         raise click.ClickException(str(error)) from None

@@ -16,6 +16,7 @@ import click
 
 from klpfs import control
 from klpfs.cli.options import find_machine, mount_option
+from klpfs.terminal import LOG, printable
 
 _INSMOD_ERRORS = {
     errno.ENOEXEC: "Invalid module format",
@@ -80,7 +81,7 @@ def rmmod(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
                 why = f"Module {name} is in use{' by: ' + holders if holders else ''}"
             else:
                 why = f"could not remove '{name}': {error.strerror}"
-            click.echo(f"Error: {why}", err=True)
+            click.echo(printable(f"Error: {why}"), err=True)
     if failed:
         sys.exit(1)
 
@@ -90,12 +91,12 @@ def rmmod(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
 @click.pass_context
 def lsmod(ctx: click.Context) -> None:
     """List the loaded modules."""
-    modules = (find_machine(ctx) / "proc/modules").read_text()
+    machine = find_machine(ctx)
     click.echo("Module                  Size  Used by")
-    for line in modules.splitlines():
-        name, size, count, users = line.split()[:4]
-        names = ",".join(u for u in users.split(",") if u and u != "-" and u[0] != "[")
-        click.echo(f"{name:<19} {size:>8}  {count}{' ' + names if names else ''}")
+    for module in control.lsmod(machine):
+        users = ",".join(map(printable, module.users))
+        count = f"{module.refcount}{' ' + users if users else ''}"
+        click.echo(f"{printable(module.name):<19} {module.size:>8}  {count}")
 
 
 @click.command()
@@ -112,4 +113,4 @@ def dmesg(ctx: click.Context, follow: bool, clear: bool) -> None:
         control.clear_log(machine)
         return
     for line in control.follow(machine) if follow else [control.dmesg(machine)]:
-        click.echo(line.encode("utf-8", "surrogateescape"), nl=False)
+        click.echo(printable(line, LOG), nl=False)

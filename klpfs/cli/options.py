@@ -13,6 +13,7 @@ import click
 
 from klpfs import control
 from klpfs.modules import abi as abis
+from klpfs.terminal import printable
 
 if TYPE_CHECKING:
     from klpfs.machine.image import Image
@@ -102,4 +103,4 @@ def _progress_printer() -> Callable[[str], None] | None:
     """Return a function that prints a progress message, or None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return None
-    return lambda line: click.echo(line, err=True)
+    return lambda line: click.echo(printable(line), err=True)

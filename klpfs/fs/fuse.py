@@ -478,7 +478,10 @@ def mount(root: Root, mountpoint: str, allow_other: bool) -> FileSystem:
     Raise `RuntimeError` if libfuse refuses. It, or fusermount3, has then written the reason to file
     descriptor 2.
     """
-    options = {"fsname=klpfs", "subtype=klpfs", "default_permissions"}
+    # No program of the guest is run on the host, and no device of its is one of the host.
+    options = {
+        "fsname=klpfs", "subtype=klpfs", "default_permissions", "nosuid", "nodev", "noexec",
+    }  # fmt: skip
     if allow_other:
         options.add("allow_other")
     system = FileSystem(root)

@@ -235,12 +235,21 @@ class Root(Directory):
 
 
 class Symlink(Node):
-    """A symbolic link. ``size`` is by default the length of the target."""
+    """A symbolic link.
 
-    def __init__(self, target: str, size: int | None = None) -> None:
+    ``target`` may be a function that returns it, or raises `OSError`.
+    ``size`` is by default the length of the target.
+    """
+
+    def __init__(self, target: str | Callable[[], str], size: int | None = None) -> None:
         super().__init__(stat.S_IFLNK | 0o777)
-        self.target = target
-        self.size = len(os.fsencode(target)) if size is None else size
+        self._target = target
+        self.size = len(os.fsencode(self.target)) if size is None else size
+
+    @property
+    def target(self) -> str:
+        """The path that the link contains. Raise `OSError` if it cannot be told."""
+        return self._target if isinstance(self._target, str) else self._target()
 
 
 class Handle:

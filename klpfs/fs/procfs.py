@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from stat import S_ISDIR, S_ISLNK
 
 from klpfs.fs.attributes import ProcFile
 from klpfs.fs.caller import caller_task
@@ -14,7 +16,7 @@ from klpfs.fs.sysctl import Sysctl, SysctlDirectory, dointvec, doulongvec
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.oops.taint import Taint
 from klpfs.machine.kernel.oops.watchdog import LIMITS
-from klpfs.machine.kernel.proc import S_IFDIR, ProcEntry
+from klpfs.machine.kernel.proc_tree import ProcEntry, link_target, name_to_int
 from klpfs.machine.kernel.sched.core import Task
 
 
@@ -37,7 +39,8 @@ class ProcRoot(DynamicDirectory, ProcDirectory):
         self._kernel = kernel
 
     def _task(self, name: str) -> Task | None:
-        return self._kernel.sched.find(int(name)) if name.isdecimal() else None
+        pid = name_to_int(name)
+        return None if pid is None else self._kernel.sched.find(pid)
 
     def names(self) -> Iterable[str]:
         return [str(task.pid) for task in self._kernel.sched]
@@ -68,16 +71,10 @@ class Procfs:
         self.root.add("modules", text_file(kernel.modules.proc_modules))
         self.root.add("kallsyms", text_file(kernel.kallsyms_text))
         self._add_sysctls()
+        self._nodes: dict[ProcEntry, Node] = {kernel.proc.root: self.root}
         for entry in kernel.proc.root.children.values():
             self._mirror(entry)
         kernel.proc.on_change.append(self._changed)
-
-    def _directory_of(self, entry: ProcEntry) -> Directory:
-        assert entry.parent is not None
-        path = entry.parent.path
-        found = self.root.find("/".join(path)) if path else self.root
-        assert isinstance(found, Directory)
-        return found
 
     def _mirror(self, entry: ProcEntry) -> None:
         self._changed(entry, True)
@@ -85,16 +82,18 @@ class Procfs:
             self._mirror(child)
 
     def _changed(self, entry: ProcEntry, exists: bool) -> None:
-        directory = self._directory_of(entry)
-        if not exists:
+        assert entry.parent is not None
+        directory = self._nodes.get(entry.parent)
+        if exists and isinstance(directory, Directory) and directory.alive:
+            self._nodes[entry] = directory.add(entry.name, self._node(entry))
+        elif not exists and (node := self._nodes.pop(entry, None)) is not None and node.alive:
+            assert isinstance(directory, Directory)
             directory.remove(entry.name)
-        elif directory.lookup(entry.name) is None:
-            directory.add(entry.name, self._node(entry))
 
     def _node(self, entry: ProcEntry) -> Node:
-        if entry.target:
-            return Symlink(entry.target)
-        if entry.mode & S_IFDIR:
+        if S_ISLNK(entry.mode):
+            return Symlink(partial(link_target, entry), entry.size)
+        if S_ISDIR(entry.mode):
             return ProcDirectory(entry.mode & 0o777)
         kernel = self._kernel
 

@@ -10,7 +10,7 @@ from klpfs.fs.devfs import devfs
 from klpfs.fs.machinefs import machinefs
 from klpfs.fs.nodes import Directory, Root
 from klpfs.fs.procfs import Procfs
-from klpfs.fs.procview import ProcView
+from klpfs.fs.procview import HOST, SHOWN, ProcView
 from klpfs.fs.sysfs import Sysfs
 from klpfs.fs.tracefs import tracefs
 from klpfs.machine.kernel.kernel import Kernel
@@ -26,6 +26,7 @@ def tree(kernel: Kernel) -> Root:
     kernel_directory.add("debug", debugfs(kernel))
     kernel_directory.add("tracing", tracefs(kernel))
     root.add("sys", sysfs.root)
+    kernel.proc.reserve({HOST, *SHOWN})
     procfs = root.add("proc", Procfs(kernel).root)
     root.add("dev", devfs(kernel))
     root.add("machine", machinefs(kernel)).add("procview", ProcView(procfs))

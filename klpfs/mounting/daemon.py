@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from klpfs.mounting.mounts import TYPE, MountError, mount_at, resolve
+from klpfs.terminal import LINES, printable
 
 if TYPE_CHECKING:
     from klpfs.mounting.server import MakeTree
@@ -44,6 +45,7 @@ def serve(
     if foreground:
         from klpfs.mounting import server  # not before the mount point is checked: it takes 0.2 s
 
+        start_log()
         server.run(make_tree, path, allow_other, on_mounted=lambda: None)
     else:
         daemonize(make_tree, path, allow_other, log_file)
@@ -123,6 +125,20 @@ def daemonize(make_tree: MakeTree, path: str, allow_other: bool, log_file: Path 
         )
 
 
+class _LogFormatter(logging.Formatter):
+    """A format whose text is safe to print: guest data is in exceptions and their tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), LINES)
+
+
+def start_log() -> None:
+    """Log to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
+
+
 def _run_daemon(
     make_tree: MakeTree, path: str, allow_other: bool, *, output: int, status: int
 ) -> NoReturn:
@@ -145,9 +161,7 @@ def _run_daemon(
         # The caller may have replaced sys.stdout and sys.stderr, as pytest does.
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        logging.basicConfig(
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-        )
+        start_log()
 
         def report_mounted() -> None:
             os.write(status, _MOUNTED)

@@ -38,6 +38,9 @@ class Mount(NamedTuple):
     device: str
     path: str
     type: str
+    id: int
+    owner: int | None
+    """The user id in the options of a FUSE mount."""
 
 
 def mounts() -> list[Mount]:
@@ -46,8 +49,10 @@ def mounts() -> list[Mount]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields = line.split(" ")
-            kind = fields[fields.index("-", 6) + 1]
-            found.append(Mount(fields[2], unescape(fields[4]), kind))
+            kind, _source, options = fields[fields.index("-", 6) + 1 :][:3]
+            user = re.search(r"\buser_id=(\d+)", options)
+            owner = int(user[1]) if user else None
+            found.append(Mount(fields[2], unescape(fields[4]), kind, int(fields[0]), owner))
     return found
 
 
@@ -65,6 +70,54 @@ def mount_at(path: str) -> Mount | None:
 def find_mounts() -> list[Path]:
     """Return the mount points of all klpfs mounts, including those whose daemon is gone."""
     return [Path(mount.path) for mount in mounts() if mount.type == TYPE]
+
+
+def mount_of(descriptor: int) -> Mount | None:
+    """Return the mount that an open file or directory is on, or None if it is detached."""
+    with open(f"/proc/self/fdinfo/{descriptor}") as lines:
+        number = next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+    return next((mount for mount in mounts() if mount.id == number), None)
+
+
+def open_machine(path: Path) -> int:
+    """Return a descriptor (O_PATH) of the root directory of the machine that is mounted on ``path``.
+
+    The mount is found by the descriptor, not by its path, which might lead elsewhere meanwhile.
+
+    Raise `MountError` if no machine is mounted there, or if it belongs to another user, who could make
+    it anything.
+    """
+    none = MountError(f"no machine is mounted on {path}; run 'klpfs mount {path}'")
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        raise none from None
+    try:
+        mount = mount_of(descriptor)
+        if mount is None or mount.type != TYPE:
+            raise none
+        if os.readlink(f"/proc/self/fd/{descriptor}") != mount.path:
+            raise none
+        if mount.owner not in callers_ids():
+            raise MountError(f"the machine on {path} belongs to another user (uid {mount.owner})")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def callers_ids() -> set[int]:
+    """Return the user ids of the caller, in its own user namespace and in the one around it.
+
+    A mount has that of the namespace in which it was made.
+    """
+    uid = os.geteuid()
+    found = {uid}
+    with open("/proc/self/uid_map") as lines:
+        for inside, outside, count in (map(int, line.split()) for line in lines):
+            if inside <= uid < inside + count:
+                found.add(outside + uid - inside)
+    return found
 
 
 def resolve(mountpoint: Path) -> str:

@@ -17,9 +17,14 @@ from pathlib import Path
 
 from klpfs.fs.procview import HOST
 from klpfs.machine.elf import ElfError, ModuleImage
+from klpfs.machine.host_names import RELEASE_MAX, is_host_name
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+
+_DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
+"""The flags of each mount that shows files of the guest, or files that klpfs makes."""
 
 _HOST_CONTROLS = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 """Files of the host's /proc that control its kernel. They are made read-only."""
@@ -54,10 +59,17 @@ def _bind(source: str | Path, target: str | Path) -> None:
     _mount(str(source), str(target), None, MS_BIND | MS_REC)
 
 
-def enter(machine: Path, modules: Iterable[Path]) -> None:
+def _show(source: Path, target: str) -> None:
+    """Bind a file or directory of the guest to ``target``. Nothing in it can be executed."""
+    _bind(source, target)
+    _mount("none", target, None, MS_REMOUNT | MS_BIND | _DATA_ONLY)
+
+
+def enter(machine: Path, root: int, modules: Iterable[Path]) -> None:
     """Move this process into a mount namespace that shows the machine mounted on ``machine``.
 
     The process must have only one thread.
+    ``root``: a descriptor of the root of that machine, from `klpfs.mounting.mounts.open_machine`.
     ``modules``: directories whose modules appear in /lib/modules/RELEASE, where modprobe finds them.
 
     Raise `NamespaceError`.
@@ -65,13 +77,21 @@ def enter(machine: Path, modules: Iterable[Path]) -> None:
     try:
         _unshare()
         _mount("none", "/", None, MS_REC | MS_PRIVATE)
-        release = (machine / "proc/sys/kernel/osrelease").read_text().strip()
+        # A descriptor from outside of the namespace cannot be the source of a mount.
+        inside = os.open(machine, os.O_PATH | os.O_DIRECTORY)
+        if not os.path.samestat(os.fstat(inside), os.fstat(root)):
+            raise NamespaceError(f"something else is mounted on {machine} now")
+        guest = Path(f"/proc/self/fd/{inside}")
+        release = (guest / "proc/sys/kernel/osrelease").read_text(errors="surrogateescape").strip()
+        if not is_host_name(release, RELEASE_MAX):
+            raise NamespaceError(f"the machine's release {release!r} is not a valid directory name")
         if not os.path.exists("/dev/kmsg"):
             _add_entry("/dev", "kmsg", is_directory=False)
-        _bind(machine / "dev/kmsg", "/dev/kmsg")
+        _show(guest / "dev/kmsg", "/dev/kmsg")
+        _show(guest / "sys", "/sys")
         _mount_modules(release, modules)
-        _mount_proc(machine / "machine/procview")
-        _bind(machine / "sys", "/sys")
+        _mount_proc(guest / "machine/procview")
+        os.close(inside)
     except OSError as error:
         raise NamespaceError(
             f"cannot mount the guest's view on {error.filename or '/'}: {error.strerror}"
@@ -116,7 +136,7 @@ def _mount_proc(view: Path) -> None:
             _bind(host / name, host / name)
             flags = os.statvfs(host / name).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
             _mount("none", str(host / name), None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
-    _bind(view, "/proc")
+    _show(view, "/proc")
 
 
 def _add_entry(directory: str, name: str, *, is_directory: bool = True) -> None:
@@ -129,7 +149,7 @@ def _add_entry(directory: str, name: str, *, is_directory: bool = True) -> None:
         mode = stat.S_IMODE(os.stat(old).st_mode)
         before = f"/proc/self/fd/{old}"
         entries = sorted(os.listdir(before))
-        _mount("klpfs", directory, "tmpfs", MS_NOSUID, data=f"mode={mode:o}")
+        _mount("klpfs", directory, "tmpfs", _DATA_ONLY, data=f"mode={mode:o}")
         for entry in entries:
             source, target = f"{before}/{entry}", f"{directory}/{entry}"
             kind = os.lstat(source).st_mode
@@ -155,7 +175,7 @@ def _mount_modules(release: str, directories: Iterable[Path]) -> None:
     """Mount a /lib/modules with the modules in ``directories``, and their index for modprobe(8)."""
     if not os.path.isdir(_MODULES):
         _add_entry(os.path.realpath(os.path.dirname(_MODULES)), os.path.basename(_MODULES))
-    _mount("klpfs", os.path.realpath(_MODULES), "tmpfs", MS_NOSUID, data="mode=755")
+    _mount("klpfs", os.path.realpath(_MODULES), "tmpfs", _DATA_ONLY, data="mode=755")
     kernel = Path(_MODULES, release)
     extra = kernel / "extra"
     extra.mkdir(parents=True)
@@ -163,7 +183,7 @@ def _mount_modules(release: str, directories: Iterable[Path]) -> None:
         # Links, so that a module that is built again is the one that is loaded.
         for module in sorted(directory.resolve().rglob("*.ko")):
             link = extra / module.name
-            if not link.exists():
+            if is_host_name(module.name) and not link.is_symlink():
                 link.symlink_to(module)
     for listing in ("modules.order", "modules.builtin"):
         (kernel / listing).touch()
@@ -171,7 +191,7 @@ def _mount_modules(release: str, directories: Iterable[Path]) -> None:
     if depmod is None:
         (kernel / "modules.dep").write_text(dependencies(sorted(extra.iterdir())))
     else:
-        subprocess.run([depmod, release], check=False, capture_output=True)
+        subprocess.run([depmod, "--", release], check=False, capture_output=True)
 
 
 def dependencies(modules: list[Path]) -> str:

@@ -58,17 +58,17 @@ def run(
     machine = machine.absolute()
     program_end, supervisor_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        root = os.open(machine, os.O_PATH | os.O_DIRECTORY)
+        root = mounts.open_machine(machine)
         _start_supervisor(supervisor_end, program_end, root, machine if private else None)
         supervisor_end.close()
+        namespace.enter(machine, root, modules)
         os.close(root)
-        namespace.enter(machine, modules)
         listener = seccomp.install()
         socket.send_fds(program_end, [b"listener"], [listener])
         os.close(listener)
         if not program_end.recv(1):
             raise RunError("the supervisor, which makes the system calls, has died")
-    except (namespace.NamespaceError, seccomp.Unsupported) as error:
+    except (namespace.NamespaceError, mounts.MountError, seccomp.Unsupported) as error:
         raise RunError(str(error)) from None
     finally:
         program_end.close()

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 
 from klpfs.fs import devfs
 from klpfs.fs.host_proc import Thread, status
+from klpfs.fs.syscalls import UTS_FIELD, UTS_SIZE
+from klpfs.machine.host_names import RELEASE_MAX, is_host_name
 from klpfs.running.seccomp import Listener, Notification
 
 MODULE_NAME_LEN = 64 - 8
@@ -32,6 +34,14 @@ _WRITE = 1 << 20
 _SYSLOG_READS = (2, 3, 4)
 _SYSLOG_UNPRIVILEGED = (3, 10)
 """READ_ALL and SIZE_BUFFER, which ``check_syslog_permissions`` allows to all users."""
+
+_FATAL = frozenset(range(1, 32)) - {
+    signal.SIGCHLD, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGURG, signal.SIGWINCH,
+}  # fmt: skip
+"""The signals that end a process by default."""
+_UTS_RELEASE = 2
+"""The position of the release in ``struct new_utsname``."""
 
 _SYS_PIDFD_GETFD = 438
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -128,9 +138,9 @@ class _Caller:
             os.close(duplicate)
 
     def kill(self, number: int) -> None:
-        """Kill the process by a signal, or by SIGKILL if it blocks, ignores or handles that signal."""
+        """Kill the process by a signal, or by SIGKILL if that signal would not end it."""
         not_fatal = self._mask("SigBlk") | self._mask("SigIgn") | self._mask("SigCgt")
-        if not_fatal >> number - 1 & 1:
+        if number not in _FATAL or not_fatal >> number - 1 & 1:
             number = signal.SIGKILL
         signal.pidfd_send_signal(self._pidfd, number)
 
@@ -201,9 +211,7 @@ class Supervisor:
         args = notification.args
         match notification.call:
             case "uname":
-                _, text = self._transact(f"uname {caller.tid} 0", b"")
-                caller.write(args[0], text)
-                return 0
+                return self._uname(caller, args[0])
             case "init_module":
                 return self._init_module(caller, *args[:3])
             case "finit_module":
@@ -214,6 +222,15 @@ class Supervisor:
                 return self._syslog(caller, _int(args[0]), args[1], _int(args[2]))
             case _:
                 return self._seek_data(caller, _int(args[0]))
+
+    def _uname(self, caller: _Caller, buffer: int) -> int:
+        _, text = self._transact(f"uname {caller.tid} 0", b"")
+        # Programs take the release for the name of a directory in /lib/modules, and depmod writes there.
+        release = text[_UTS_RELEASE * UTS_FIELD :][:UTS_FIELD].split(b"\0")[0]
+        if len(text) != UTS_SIZE or not is_host_name(os.fsdecode(release), RELEASE_MAX):
+            raise OSError(errno.EIO, "the guest's uname is invalid")
+        caller.write(buffer, text)
+        return 0
 
     def _init_module(self, caller: _Caller, address: int, size: int, parameters: int) -> int:
         _require(caller.privileged)
@@ -249,7 +266,7 @@ class Supervisor:
             raise OSError(errno.EINVAL, "no buffer")
         result, text = self._transact(f"syslog {caller.tid} 0 {action} {size}", b"")
         if result > 0 and text:
-            caller.write(buffer, text)
+            caller.write(buffer, text[:size])
         return result
 
     def _seek_data(self, caller: _Caller, number: int) -> int | None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from klpfs.machine.host_names import RELEASE_MAX, is_host_name
+
 
 class ImageError(Exception):
     """A kernel image cannot be used. The text is a sentence for the user."""
@@ -47,7 +49,10 @@ class Export(NamedTuple):
 
 @dataclass
 class Image:
-    """A kernel image. ``unwinder`` is ``frame_pointer`` or ``orc``."""
+    """A kernel image. ``unwinder`` is ``frame_pointer`` or ``orc``.
+
+    Raise ImageError if ``release`` cannot be the name of a directory, as in /lib/modules.
+    """
 
     release: str
     vermagic: str
@@ -75,6 +80,10 @@ class Image:
     are loaded all the same, as code in them may be needed: static_cpu_has() goes through
     .altinstr_aux until alternatives are applied. No ftrace site is in them. It is empty if nothing
     is freed."""
+
+    def __post_init__(self) -> None:
+        if not is_host_name(self.release, RELEASE_MAX):
+            raise ImageError(f"its release {self.release!r} is not a valid directory name")
 
 
 _KERNEL_SYMBOL = struct.Struct("<iii")

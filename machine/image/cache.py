@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from klpfs.machine.image import Export, Image, Segment, Symbol, cache_dir
+from klpfs.machine.image import Export, Image, ImageError, Segment, Symbol, cache_dir
 
 _PART_MAX = 512 << 20
 """The size in bytes above which a part is taken for damaged."""
@@ -47,7 +47,8 @@ def get(key: str) -> Image | None:
         gc.disable()  # a hundred thousand objects are made, and none becomes garbage
         try:
             image = _decode(path.read_bytes())
-        except (OSError, zstandard.ZstdError, ValueError, TypeError, KeyError, struct.error):
+        except (OSError, zstandard.ZstdError, ValueError, TypeError, KeyError, struct.error,
+                ImageError):  # fmt: skip
             continue
         finally:
             if collecting:

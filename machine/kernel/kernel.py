@@ -118,6 +118,7 @@ class Kernel:
         self.printk(5, self.image.banner.rstrip("\n"))
         for initcall in self.image.initcalls:
             await self.sched.idle.call(initcall)
+        self.proc.reserve_kernel_names()
         self.computer.mark_rodata_ro()
 
     @contextmanager

@@ -8,54 +8,44 @@ buffer, until the read function reports the end of the file.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
 
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.sched.wait import ActiveReferences
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
+from klpfs.machine.kernel.proc_tree import (
+    KERNEL_NAMES,
+    KLPFS_NAMES,
+    PROCESS_LINKS,
+    ProcEntry,
+    leaves_proc,
+    name_to_int,
+)
 from klpfs.machine.kernel.service import U32, U64, Ptr, service
 from klpfs.machine.kernel.usermem import UserMemory
 from klpfs.machine.limits import check_room
 from klpfs.machine.memory import PAGE_SIZE, PageFault
 from klpfs.machine.structs import Struct
 
-S_IFDIR, S_IFLNK = 0o40000, 0o120000
 _ITER_KVEC = 1
 _MAX_CONTENT = 16 << 20
 _PATH_MAX, _SIZE_MAX = 4096, (1 << 63) - 1
 _MAX_ERRNO = 4095
 _NAME_MAX = 255
-
-
-@dataclass
-class ProcEntry:
-    """A ``proc_dir_entry``: a directory, a file with a ``show`` function, or one with ``proc_ops``."""
-
-    name: str
-    mode: int
-    address: int
-    parent: ProcEntry | None = None
-    show: int = 0
-    proc_ops: int = 0
-    seq_ops: int = 0
-    state_size: int = 0
-    data: int = 0
-    size: int = 0
-    target: str = ""
-    """Target of a symbolic link."""
-    children: dict[str, ProcEntry] = field(default_factory=dict)
-    in_use: ActiveReferences = field(default_factory=ActiveReferences)
-    """References of the tasks that run its functions (``use_pde``)."""
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """Names from the root of /proc down to this entry."""
-        return (*self.parent.path, self.name) if self.parent else ()
+_MAX_DEPTH = 128
+"""The number of directories in one another. Linux has no limit."""
+_PROC_ENTRY_PERMANENT = 1 << 0
+_GENERIC = "fs/proc/generic.c"
 
 
 class Proc:
-    """The entries of /proc that the kernel and its modules have registered."""
+    """The entries of /proc that the kernel and its modules have registered.
+
+    Names of the root that are taken by others can be neither registered nor removed: those of klpfs, those
+    that lead to processes, and those given to `reserve`.
+    """
 
     def __init__(self, base: Base, user: UserMemory) -> None:
         self._computer = base.computer
@@ -63,45 +53,89 @@ class Proc:
         self._sched = base.sched
         self._slab = base.slab
         self._traps = base.traps
+        self._printk = base.printk
         self._user = user
-        self.root = ProcEntry("", 0o40555, 0)
+        self.root = ProcEntry("", S_IFDIR | 0o555, 0)
         self._entries: dict[int, ProcEntry] = {}
+        self._reserved = KLPFS_NAMES | PROCESS_LINKS
 
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
         """Called with an entry, and True after it was added or False after it was removed."""
 
+    def reserve(self, names: Iterable[str]) -> None:
+        """Let names of the root be taken, except those that the guest's kernel itself has registered."""
+        self._reserved |= frozenset(names) - self.root.children.keys()
+
+    def reserve_kernel_names(self) -> None:
+        """Let the names be taken that Linux itself registers, as after its boot."""
+        self.reserve(KERNEL_NAMES)
+
     # -- registering ------------------------------------------------------------------------------
 
-    def _create(self, name_at: int, mode: int, parent: int, default: int) -> ProcEntry | None:
-        """``__proc_create``. ``default`` holds the permission bits for a ``mode`` without any. Returns
-        None, with a warning in the log, for an invalid name, and None if there is no memory."""
+    def _create(self, name_at: int, mode: int, parent: int) -> ProcEntry | None:
+        """``__proc_create``. Return None, with a warning in the log, for an invalid name, and None if
+        there is no memory."""
+        found = self._xlate_proc_name(name_at, parent)
+        if found is None:
+            return None
+        here, name = found
+        if (warning := self._why_not(here, name)) is not None:
+            self._warn(*warning)
+            return None
+        size = self._space.types.sizeof("struct proc_dir_entry")
+        try:
+            check_room(self._entries)
+            if len(here.path) >= _MAX_DEPTH:
+                raise MemoryError("too many directories in one another")
+            address = self._slab.alloc(size, "proc")
+        except MemoryError:
+            return None
+        return ProcEntry(name, mode, address, here)
+
+    def _why_not(self, here: ProcEntry, name: str) -> tuple[int, str, str] | None:
+        """Return the line, function and text of the warning about a name that cannot be registered."""
+        length = len(os.fsencode(name))
+        if not 0 < length <= _NAME_MAX:
+            return 429, "__proc_create", f"name len {length}"
+        if name in (".", ".."):
+            return 433 if name == "." else 437, "__proc_create", f"name '{name}'"
+        if here is self.root and name_to_int(name) is not None:
+            return 441, "__proc_create", f"create '/proc/{name}' by hand"
+        if not S_ISDIR(here.mode):
+            return 445, "__proc_create", f"'{here.name}' is not a directory"
+        if name in here.children or (here is self.root and name in self._reserved):
+            text = f"proc_dir_entry '{here.name or '/proc'}/{name}' already registered"
+            return 400, "proc_register", text
+        return None
+
+    def _create_reg(self, name: int, mode: int, parent: int, data: int) -> ProcEntry | None:
+        """``proc_create_reg``."""
+        if not S_IFMT(mode):
+            mode |= S_IFREG
+        if not mode & 0o7777:
+            mode |= 0o444
+        if not S_ISREG(mode):
+            self._warn(573, "proc_create_reg")
+            return None
+        entry = self._create(name, mode, parent)
+        if entry is not None:
+            entry.data = data
+        return entry
+
+    def _xlate_proc_name(self, name_at: int, parent: int) -> tuple[ProcEntry, str] | None:
+        """Return the directory of the path at ``name_at``, and the last name of that path.
+
+        Return None, with a warning in the log, if there is no such directory.
+        """
         path = self._space.read_string(name_at)
         *directories, name = path.split("/")
         here = self._directory(parent)
         for directory in directories:
             if directory not in here.children:
-                return self._refuse(f"name '{path}'")
+                self._warn(175, "__xlate_proc_name", f"name '{path}'")
+                return None
             here = here.children[directory]
-        length = len(name.encode("utf-8", "surrogateescape"))
-        if not 0 < length <= _NAME_MAX:
-            return self._refuse(f"name len {length}")
-        if name in (".", ".."):
-            return self._refuse(f"name '{name}'")
-        if here is self.root and name.isdecimal() and name.isascii():
-            return self._refuse(f"create '/proc/{name}' by hand")
-        if here is not self.root and not here.mode & S_IFDIR:
-            return self._refuse(f"'{here.name}' is not a directory")
-        if name in here.children:
-            return self._refuse(
-                f"proc_dir_entry '{here.name or '/proc'}/{name}' already registered"
-            )
-        size = self._space.types.sizeof("struct proc_dir_entry")
-        try:
-            check_room(self._entries)
-            address = self._slab.alloc(size, "proc")
-        except MemoryError:
-            return None
-        return ProcEntry(name, mode if mode & 0o777 else mode | default, address, here)
+        return here, name
 
     def _directory(self, address: int) -> ProcEntry:
         """Return the entry at ``address``; 0 means the root. Raises PageFault if there is no entry."""
@@ -112,13 +146,17 @@ class Proc:
             raise PageFault(address)
         return entry
 
-    def _refuse(self, message: str) -> ProcEntry | None:
-        self._traps.warn("fs/proc/generic.c", 429, "__proc_create", message)
-        return None
+    def _warn(self, line: int, function: str, message: str = "") -> None:
+        self._traps.warn(_GENERIC, line, function, message)
 
     def _register(self, entry: ProcEntry) -> int:
         """``proc_register``. Returns the address of the entry."""
         assert entry.parent is not None
+        if entry.proc_ops:
+            ops = self._space.view("struct proc_ops", entry.proc_ops)
+            if ops.proc_flags & _PROC_ENTRY_PERMANENT:  # pde_set_flags()
+                view = self._space.view("struct proc_dir_entry", entry.address)
+                view.flags = _PROC_ENTRY_PERMANENT
         entry.parent.children[entry.name] = entry
         self._entries[entry.address] = entry
         for listener in self.on_change:
@@ -129,18 +167,18 @@ class Proc:
     def proc_create_single_data(
         self, name: Ptr, mode: U32, parent: Ptr, show: Ptr, data: Ptr
     ) -> int:
-        entry = self._create(name, mode, parent, 0o444)
+        entry = self._create_reg(name, mode, parent, data)
         if entry is None:
             return 0
-        entry.show, entry.data = show, data
+        entry.show = show
         return self._register(entry)
 
     @service("proc_create_data")
     def proc_create_data(self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr, data: Ptr) -> int:
-        entry = self._create(name, mode, parent, 0o444)
+        entry = self._create_reg(name, mode, parent, data)
         if entry is None:
             return 0
-        entry.proc_ops, entry.data = ops, data
+        entry.proc_ops = ops
         return self._register(entry)
 
     @service("proc_create")
@@ -151,10 +189,10 @@ class Proc:
     def proc_create_seq_private(
         self, name: Ptr, mode: U32, parent: Ptr, ops: Ptr, state_size: U32, data: Ptr
     ) -> int:
-        entry = self._create(name, mode, parent, 0o444)
+        entry = self._create_reg(name, mode, parent, data)
         if entry is None:
             return 0
-        entry.seq_ops, entry.state_size, entry.data = ops, state_size, data
+        entry.seq_ops, entry.state_size = ops, state_size
         return self._register(entry)
 
     @service("proc_mkdir")
@@ -167,7 +205,7 @@ class Proc:
 
     @service("proc_mkdir_data")
     def proc_mkdir_data(self, name: Ptr, mode: U32, parent: Ptr, data: Ptr) -> int:
-        entry = self._create(name, S_IFDIR | mode, parent, 0o555)
+        entry = self._create(name, S_IFDIR | (mode & 0o7777 or 0o555), parent)
         if entry is None:
             return 0
         entry.data = data
@@ -175,15 +213,54 @@ class Proc:
 
     @service("proc_symlink")
     def proc_symlink(self, name: Ptr, parent: Ptr, target: Ptr) -> int:
-        entry = self._create(name, S_IFLNK, parent, 0o777)
+        entry = self._create(name, S_IFLNK | 0o777, parent)
         if entry is None:
             return 0
         entry.target = self._space.read_string(target, _PATH_MAX - 1)
+        entry.size = len(os.fsencode(entry.target))
+        if leaves_proc(entry, self._reserved):
+            self._printk(
+                LOGLEVEL_WARNING,
+                f"klpfs: the link /proc/{'/'.join(entry.path)} cannot be followed: "
+                f"'{entry.target}' is not an entry that the guest has registered in /proc",
+            )
         return self._register(entry)
 
     @service("proc_set_size")
     def proc_set_size(self, address: Ptr, size: U64) -> None:
         self._directory(address).size = min(size, _SIZE_MAX)
+
+    # -- removing ---------------------------------------------------------------------------------
+
+    @service("remove_proc_entry")
+    async def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> None:
+        found = self._xlate_proc_name(name_at, parent)
+        if found is None:
+            return
+        directory, name = found
+        entry = directory.children.get(name)
+        if entry is not None and self._is_permanent(entry):
+            self._warn(726, "remove_proc_entry", f"removing permanent /proc entry '{name}'")
+            entry = None
+        if entry is None:
+            path = self._space.read_string(name_at)
+            self._warn(734, "remove_proc_entry", f"name '{path}'")
+            return
+        self._erase(entry)
+        await self._rundown(entry)
+        if entry.children:
+            self._warn(
+                740,
+                "remove_proc_entry",
+                f"remove_proc_entry: removing non-empty directory '{directory.name or '/proc'}/"
+                f"{name}', leaking at least '{next(iter(entry.children))}'",
+            )
+
+    @service("remove_proc_subtree")
+    async def remove_proc_subtree(self, name_at: Ptr, parent: Ptr) -> int:
+        found = self._xlate_proc_name(name_at, parent)
+        entry = found[0].children.get(found[1]) if found else None
+        return -errno.ENOENT if entry is None else await self._remove(entry)
 
     @service("proc_remove")
     async def proc_remove(self, address: Ptr) -> None:
@@ -191,25 +268,43 @@ class Proc:
         if entry is not None:
             await self._remove(entry)
 
-    @service("remove_proc_entry", "remove_proc_subtree")
-    async def remove_proc_entry(self, name_at: Ptr, parent: Ptr) -> int:
-        here = self._directory(parent)
-        for name in self._space.read_string(name_at).split("/"):
-            if name not in here.children:
-                raise OSError(errno.ENOENT, "no such entry")
-            here = here.children[name]
-        await self._remove(here)
-        return 0
+    async def _remove(self, top: ProcEntry) -> int:
+        """Remove an entry and all below it. Return -EINVAL, with a warning in the log, at an entry that
+        is permanent."""
+        here, line = top, 767
+        while not self._is_permanent(here):
+            self._erase(here)
+            while not here.children:
+                await self._rundown(here)
+                if here is top:
+                    return 0
+                assert here.parent is not None
+                here = here.parent
+            here, line = next(iter(here.children.values())), 779
+        assert here.parent is not None
+        path = f"{here.parent.name or '/proc'}/{here.name}"
+        self._warn(line, "remove_proc_subtree", f"removing permanent /proc entry '{path}'")
+        return -errno.EINVAL
 
-    async def _remove(self, entry: ProcEntry) -> None:
-        """Remove an entry, then wait until no task runs its functions (``proc_entry_rundown``)."""
-        for child in list(entry.children.values()):
-            await self._remove(child)
+    def _is_permanent(self, entry: ProcEntry) -> bool:
+        """``pde_is_permanent``."""
+        view = self._space.view("struct proc_dir_entry", entry.address)
+        return bool(getattr(view, "flags", 0) & _PROC_ENTRY_PERMANENT)  # no flags before Linux 5.7
+
+    def _erase(self, entry: ProcEntry) -> None:
+        """``pde_erase``."""
         assert entry.parent is not None
+        if entry.parent.children.get(entry.name) is not entry:
+            return  # a directory above it was removed by remove_proc_entry()
         del entry.parent.children[entry.name]
-        del self._entries[entry.address]
         for listener in self.on_change:
             listener(entry, False)
+
+    async def _rundown(self, entry: ProcEntry) -> None:
+        """``proc_entry_rundown``, ``pde_put``: wait until no task runs its functions, then free it."""
+        if self._entries.get(entry.address) is not entry:
+            return  # another task removes it
+        del self._entries[entry.address]
         await entry.in_use.drain(self._sched.current)
         self._slab.free(entry.address)
 

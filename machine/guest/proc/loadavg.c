@@ -8,6 +8,8 @@
 #include <linux/sched/stat.h>
 #include <linux/seq_file.h>
 
+#include "internal.h"
+
 static int loadavg_proc_show(struct seq_file *m, void *v)
 {
 	unsigned long avnrun[3];
@@ -25,7 +27,7 @@ static int loadavg_proc_show(struct seq_file *m, void *v)
 
 static int __init proc_loadavg_init(void)
 {
-	proc_create_single("loadavg", 0, NULL, loadavg_proc_show);
+	pde_make_permanent(proc_create_single("loadavg", 0, NULL, loadavg_proc_show));
 	return 0;
 }
 fs_initcall(proc_loadavg_init);

@@ -7,6 +7,8 @@
 #include <linux/sched/stat.h>
 #include <linux/seq_file.h>
 
+#include "internal.h"
+
 #define VMALLOC_TOTAL_KB (32UL << 30)
 
 /* It is a function of its own, as live patches often patch it. */
@@ -63,7 +65,7 @@ static int meminfo_proc_show(struct seq_file *m, void *v)
 
 static int __init proc_meminfo_init(void)
 {
-	proc_create_single("meminfo", 0, NULL, meminfo_proc_show);
+	pde_make_permanent(proc_create_single("meminfo", 0, NULL, meminfo_proc_show));
 	return 0;
 }
 fs_initcall(proc_meminfo_init);

@@ -10,6 +10,7 @@
 #include <linux/time64.h>
 #include <linux/timekeeping.h>
 
+#include "internal.h"
 #include "stat.h"
 
 enum cpu_usage_stat {
@@ -78,7 +79,7 @@ static int show_stat(struct seq_file *m, void *v)
 
 static int __init proc_stat_init(void)
 {
-	proc_create_single("stat", 0, NULL, show_stat);
+	pde_make_permanent(proc_create_single("stat", 0, NULL, show_stat));
 	return 0;
 }
 fs_initcall(proc_stat_init);

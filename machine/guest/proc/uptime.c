@@ -7,6 +7,7 @@
 #include <linux/time64.h>
 #include <linux/timekeeping.h>
 
+#include "internal.h"
 #include "stat.h"
 
 static int uptime_proc_show(struct seq_file *m, void *v)
@@ -22,7 +23,7 @@ static int uptime_proc_show(struct seq_file *m, void *v)
 
 static int __init proc_uptime_init(void)
 {
-	proc_create_single("uptime", 0, NULL, uptime_proc_show);
+	pde_make_permanent(proc_create_single("uptime", 0, NULL, uptime_proc_show));
 	return 0;
 }
 fs_initcall(proc_uptime_init);

@@ -7,6 +7,8 @@
 #include <linux/seq_file.h>
 #include <linux/utsname.h>
 
+#include "internal.h"
+
 static int version_proc_show(struct seq_file *m, void *v)
 {
 	seq_printf(m, linux_proc_banner, utsname()->sysname, utsname()->release,
@@ -16,7 +18,7 @@ static int version_proc_show(struct seq_file *m, void *v)
 
 static int __init proc_version_init(void)
 {
-	proc_create_single("version", 0, NULL, version_proc_show);
+	pde_make_permanent(proc_create_single("version", 0, NULL, version_proc_show));
 	return 0;
 }
 fs_initcall(proc_version_init);

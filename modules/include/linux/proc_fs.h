@@ -30,6 +30,7 @@ struct proc_ops {
 struct proc_dir_entry {
 	void *data;
 	umode_t mode;
+	u8 flags;
 };
 
 typedef int (*proc_write_t)(struct file *file, char *buf, size_t size);
