@@ -62,7 +62,7 @@ class Proc:
         self._space = base.computer.space
         self._sched = base.sched
         self._slab = base.slab
-        self._traps = base.traps
+        self._bugs = base.bugs
         self._user = user
         self.root = ProcEntry("", 0o40555, 0)
         self._entries: dict[int, ProcEntry] = {}
@@ -113,7 +113,7 @@ class Proc:
         return entry
 
     def _refuse(self, message: str) -> ProcEntry | None:
-        self._traps.warn("fs/proc/generic.c", 429, "__proc_create", message)
+        self._bugs.warn("fs/proc/generic.c", 429, "__proc_create", message)
         return None
 
     def _register(self, entry: ProcEntry) -> int:
