@@ -453,7 +453,7 @@ class InKernel(Target):
             [site.ip for site in kernel.ftrace.enabled_sites()],
             sorted(kernel.kobjects.at(("module",)).children),
             sorted(kernel.kobjects.at(("kernel", "livepatch")).children),
-            kernel.traps.bug_tables[:],
+            kernel.base.bugs.tables[:],
             kernel.computer.modules_area.available,
             [task.comm for task in kernel.sched if not task.comm.startswith("kworker")],
         )

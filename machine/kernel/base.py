@@ -9,6 +9,8 @@ from klpfs.machine.computer import Computer
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.early import set_up_cpu, set_up_system
 from klpfs.machine.kernel.mm.slab import Slab
+from klpfs.machine.kernel.oops.bug import Bugs
+from klpfs.machine.kernel.oops.dumpstack import DumpStack
 from klpfs.machine.kernel.oops.taint import Tainted
 from klpfs.machine.kernel.oops.traps import Traps
 from klpfs.machine.kernel.printk.printk import Printk
@@ -39,6 +41,8 @@ class Base:
     tainted: Tainted
     text: Text
     stack: StackTrace
+    dumpstack: DumpStack
+    bugs: Bugs
     traps: Traps
 
 
@@ -55,8 +59,21 @@ def build(computer: Computer, clock: Clock, *, command_line: str = "") -> Base:
     tainted = services.offer(Tainted(printk))
     text = Text(computer, sched)
     stack = StackTrace(computer, sched)
-    traps = Traps(computer, sched, printk=printk, tainted=tainted, text=text, stack=stack)
-    services.offer(traps)
+    dumpstack = services.offer(
+        DumpStack(computer, sched, printk=printk, tainted=tainted, stack=stack)
+    )
+    bugs = Bugs(computer, sched, printk=printk, tainted=tainted, dumpstack=dumpstack)
+    traps = services.offer(
+        Traps(
+            computer,
+            sched,
+            printk=printk,
+            tainted=tainted,
+            text=text,
+            dumpstack=dumpstack,
+            bugs=bugs,
+        )
+    )
     return Base(
         computer=computer,
         clock=clock,
@@ -68,5 +85,7 @@ def build(computer: Computer, clock: Clock, *, command_line: str = "") -> Base:
         tainted=tainted,
         text=text,
         stack=stack,
+        dumpstack=dumpstack,
+        bugs=bugs,
         traps=traps,
     )

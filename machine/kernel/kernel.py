@@ -137,7 +137,7 @@ class Kernel:
             raise OSError(errno.EINTR, "the power is off")
 
     def power_off(self) -> None:
-        """Nobody stays in the kernel, whatever it waits for there, and nobody gets there any more."""
+        """End all operations in the kernel, whatever they wait for, and refuse new ones."""
         self._off = True
         for scope in self._inside:
             scope.cancel()

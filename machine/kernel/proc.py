@@ -52,7 +52,7 @@ class Proc:
         self._space = base.computer.space
         self._sched = base.sched
         self._slab = base.slab
-        self._traps = base.traps
+        self._bugs = base.bugs
         self._printk = base.printk
         self._user = user
         self.root = ProcEntry("", S_IFDIR | 0o555, 0)
@@ -147,7 +147,7 @@ class Proc:
         return entry
 
     def _warn(self, line: int, function: str, message: str = "") -> None:
-        self._traps.warn(_GENERIC, line, function, message)
+        self._bugs.warn(_GENERIC, line, function, message)
 
     def _register(self, entry: ProcEntry) -> int:
         """``proc_register``. Returns the address of the entry."""

@@ -123,7 +123,7 @@ class EnabledLifecycle:
     ) -> None:
         self._space = common.space
         self._universes = common.universes
-        self._traps = common.base.traps
+        self._bugs = common.base.bugs
         self._core = core
         self._init = init
         self._free = free
@@ -143,7 +143,7 @@ class EnabledLifecycle:
         async with self._klp_mutex.held():
             if self._init.is_initialized(patch):
                 # Linux would initialize its lists again while they are in use.
-                self._traps.warn("kernel/livepatch/core.c", 977, "klp_enable_patch")
+                self._bugs.warn("kernel/livepatch/core.c", 977, "klp_enable_patch")
                 raise OSError(errno.EINVAL, "the patch is enabled")
             if not self._states.klp_is_patch_compatible(patch):
                 self._messages.pr_err(

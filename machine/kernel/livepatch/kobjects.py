@@ -18,7 +18,8 @@ class KlpKobjects:
 
     def __init__(self, base: Base, root: Kobject) -> None:
         self._printk = base.printk
-        self._traps = base.traps
+        self._bugs = base.bugs
+        self._dumpstack = base.dumpstack
         self._root = root
         self._kobjects: dict[int, Kobject] = {}
 
@@ -36,7 +37,7 @@ class KlpKobjects:
         EINVAL), after log lines."""
         directory = self._root if parent is None else self._kobjects[parent.address_]
         if not name:
-            self._traps.warn(
+            self._bugs.warn(
                 "lib/kobject.c", 210, "kobject_add_internal",
                 "kobject: ((____ptrval____)): attempted to be registered with empty name!",
             )  # fmt: skip
@@ -57,7 +58,7 @@ class KlpKobjects:
             return
         path = "/".join((*directory.path, name))
         self._printk(LOGLEVEL_WARNING, f"sysfs: cannot create duplicate filename '/{path}'")
-        self._traps.dump_stack()
+        self._dumpstack.dump_stack()
         self._printk(
             LOGLEVEL_ERR,
             f"kobject_add_internal failed for {name} with -EEXIST, don't try to "

@@ -18,7 +18,7 @@ class States:
     def __init__(self, common: Common) -> None:
         self._space = common.space
         self._universes = common.universes
-        self._traps = common.base.traps
+        self._bugs = common.base.bugs
         self._patches = common.patches
         self._warned = False
 
@@ -64,7 +64,7 @@ class States:
         current = self._universes.patch
         if current is None:
             if not self._warned:
-                self._traps.warn("kernel/livepatch/state.c", 69, "klp_get_prev_state")
+                self._bugs.warn("kernel/livepatch/state.c", 69, "klp_get_prev_state")
             self._warned = True
             return 0
         last = 0

@@ -56,7 +56,8 @@ class Modules:
         self._sched = base.sched
         self._printk = base.printk
         self._tainted = base.tainted
-        self._traps = base.traps
+        self._dumpstack = base.dumpstack
+        self._bugs = base.bugs
         self._subscribers = subscribers
         self._memory = memory
         self._livepatch = livepatch
@@ -75,7 +76,7 @@ class Modules:
         self._kernel_exports = base.computer.image.exports
         if self._list_head:
             self._space.init_list_head(self._list_head)
-        base.traps.on_print_modules.append(self.linked_in)
+        base.dumpstack.on_print_modules.append(self.linked_in)
 
     def _klp_apply_relocs(self, module: LoadedModule) -> None:
         if self._livepatch.enabled:
@@ -296,7 +297,7 @@ class Modules:
                 f"do_init_module: '{module.name}'->init suspiciously returned {result}, it should "
                 "follow 0/-E convention\ndo_init_module: loading module anyway...",
             )
-            self._traps.dump_stack()
+            self._dumpstack.dump_stack()
         struct.state = State.LIVE
         await self._subscribers.live(module)
         self.put(struct.address_)
@@ -308,7 +309,7 @@ class Modules:
         what = "preemption imbalance " if preemption else ""
         what += "disabled interrupts " if irqs_off else ""
         name = self._symbols.sprint_symbol(function)
-        self._traps.warn(
+        self._bugs.warn(
             "init/main.c", 1310, "do_one_initcall", f"initcall {name} returned with {what}"
         )
 

@@ -55,6 +55,7 @@ def subscribe(
 class _Tables:
     def __init__(self, base: Base, ftrace: Ftrace) -> None:
         self._symbols = base.computer.symbols
+        self._bugs = base.bugs
         self._traps = base.traps
         self._ftrace = ftrace
 
@@ -76,11 +77,11 @@ class _Tables:
 
     def add_bugs(self, module: LoadedModule) -> None:
         if module.bug_table:
-            self._traps.bug_tables.append(module.bug_table)
+            self._bugs.tables.append(module.bug_table)
 
     def remove_bugs(self, module: LoadedModule) -> None:
-        if module.bug_table in self._traps.bug_tables:
-            self._traps.bug_tables.remove(module.bug_table)
+        if module.bug_table in self._bugs.tables:
+            self._bugs.tables.remove(module.bug_table)
 
     def add_exceptions(self, module: LoadedModule) -> None:
         if module.exception_table[0]:

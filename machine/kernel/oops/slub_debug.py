@@ -22,7 +22,8 @@ class SlubDebug:
         self._memory = base.computer.memory
         self._sched = base.sched
         self._printk = base.printk
-        self._traps = base.traps
+        self._dumpstack = base.dumpstack
+        self._bugs = base.bugs
         self._tainted = base.tainted
         self._warned: set[str] = set()
         base.slab.reports.append(self)
@@ -41,7 +42,7 @@ class SlubDebug:
             line = data[at : at + _LINE]
             text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in line)
             self._printk(LOGLEVEL_ERR, f"Object   {address + at:016x}: {line.hex(' '):<47}  {text}")
-        self._traps.dump_stack()
+        self._dumpstack.dump_stack()
         self._tainted.add(Taint.BAD_PAGE)
 
     def already_free(self, cache: str, address: int, room: int) -> None:
@@ -53,7 +54,7 @@ class SlubDebug:
     def invalid_pointer(self, cache: str, address: int) -> None:
         """``free_consistency_checks``: report a kfree() of an address in the middle of an object."""
         self._slab_bug(cache, f"Invalid object pointer {address:#018x}")
-        self._traps.dump_stack()
+        self._dumpstack.dump_stack()
         self._tainted.add(Taint.BAD_PAGE)
         self._printk(LOGLEVEL_ERR, f"FIX {cache}: Object at {address:#018x} not freed")
 
@@ -76,12 +77,12 @@ class SlubDebug:
     def not_allocated(self, address: int) -> None:
         """``free_large_kmalloc``: warn about a kfree() of an address that was never allocated."""
         if self._once("kfree"):
-            self._traps.warn("mm/slab_common.c", 931, "free_large_kmalloc")
+            self._bugs.warn("mm/slab_common.c", 931, "free_large_kmalloc")
             self._printk(LOGLEVEL_WARNING, f"object pointer: {address:#018x}")
 
     def nonexistent_vm_area(self, address: int) -> None:
         """``__vunmap``: warn about a vfree() of an address that was never allocated."""
-        self._traps.warn(
+        self._bugs.warn(
             "mm/vmalloc.c",
             2699,
             "__vunmap",
@@ -91,7 +92,7 @@ class SlubDebug:
     def too_large(self) -> None:
         """``__alloc_pages``: warn about an order above the limit."""
         if self._once("order"):
-            self._traps.warn("mm/page_alloc.c", 5534, "__alloc_pages")
+            self._bugs.warn("mm/page_alloc.c", 5534, "__alloc_pages")
 
     def no_pages(self, size: int) -> None:
         """``warn_alloc``: report a failed kmalloc()."""
@@ -109,7 +110,7 @@ class SlubDebug:
         mode = "mode:0xcc0(GFP_KERNEL), nodemask=(null)"
         if self._once(problem):
             self._printk(LOGLEVEL_WARNING, f"{comm}: {problem}, {mode}")
-            self._traps.dump_stack()
+            self._dumpstack.dump_stack()
 
     def _once(self, key: str) -> bool:
         """Return True at the first call with this key."""

@@ -48,6 +48,7 @@ class Watchdog:
     def __init__(self, base: Base, timers: Timers) -> None:
         self._sched = base.sched
         self._timers = timers
+        self._dumpstack = base.dumpstack
         self._traps = base.traps
         self._printk = base.printk
         self._tainted = base.tainted
@@ -88,7 +89,7 @@ class Watchdog:
             who = f"[{task.comm}:{task.pid}]"
             line = f"watchdog: BUG: soft lockup - CPU#0 stuck for {seconds}s! {who}"
         self._printk(LOGLEVEL_EMERG, line)
-        self._traps.show_running(task)
+        self._dumpstack.show_running(task)
         task.atomic_since = None  # a second report comes after the same time
         if hard:
             if self.sysctls.hardlockup_panic:
@@ -137,7 +138,7 @@ class Watchdog:
             LOGLEVEL_ERR,
             '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.',
         )
-        self._traps.show_task(task)
+        self._dumpstack.show_task(task)
 
 
 def _is_uninterruptible(task: Task) -> bool:

@@ -53,7 +53,7 @@ class Timers:
         self._sched = base.sched
         self._fork = base.fork
         self._clock = base.clock
-        self._traps = base.traps
+        self._bugs = base.bugs
         self._queue: list[_Entry] = []
         self._pending: dict[int | Callback, _Entry] = {}
         self._order = itertools.count()
@@ -172,7 +172,7 @@ class Timers:
             self._warned_of_leak = True
             name = self._symbols.sprint_symbol(function)
             message = f"timer: {name} preempt leak: {before:08x} -> {after:08x}"
-            self._traps.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
+            self._bugs.warn("kernel/time/timer.c", 1707, "call_timer_fn", message)
 
         try:
             await task.call(function, timer, on_leak=on_leak)

@@ -47,7 +47,8 @@ class RegisteredLifecycle:
         self._space = common.space
         self._universes = common.universes
         self._printk = common.base.printk
-        self._traps = common.base.traps
+        self._bugs = common.base.bugs
+        self._dumpstack = common.base.dumpstack
         self._core = core
         self._init = init
         self._free = free
@@ -97,7 +98,7 @@ class RegisteredLifecycle:
                 f"kobject ({patch.member_address_('kobj'):016x}): tried to init an initialized "
                 "object, something is seriously wrong.",
             )
-            self._traps.dump_stack()
+            self._dumpstack.dump_stack()
             raise OSError(errno.EINVAL, "the patch is registered")
 
     @service("klp_unregister_patch")
@@ -118,7 +119,7 @@ class RegisteredLifecycle:
         async with self._klp_mutex.held():
             patch = self.klp_is_patch_registered(address)
             if patch.enabled:
-                self._traps.warn("kernel/livepatch/core.c", 375, "__klp_enable_patch")
+                self._bugs.warn("kernel/livepatch/core.c", 375, "__klp_enable_patch")
                 raise OSError(errno.EINVAL, "the patch is enabled")
             await self._enable(patch)
         return 0
