@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from signal import SIGKILL
 
-from klpfs.fs.host_proc import comm
+from klpfs.fs.host_proc import comm, user_registers
 from klpfs.fs.nodes import Caller
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.sched.task import TaskExit
@@ -34,6 +35,7 @@ async def caller_task(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
         try:
             async with kernel.fork.user_task(caller.pid, comm(caller.pid)) as task:
                 task.shield = shield
+                task.user_registers = partial(user_registers, caller.pid)
                 yield
         except TaskExit as exit_:
             number = errno.EFAULT if exit_.oops else errno.EINTR

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from klpfs.machine.kernel.sched.task import UserRegisters
+
 
 class Thread(NamedTuple):
     """A thread of the host."""
@@ -25,6 +27,27 @@ def comm(pid: int) -> str:
             os.close(descriptor)
     except OSError:
         return "?"
+
+
+def user_registers(thread: int) -> UserRegisters | None:
+    """Return the registers of a thread that waits in a system call, or None if we may not know."""
+    try:
+        with open(f"/proc/{thread}/syscall") as line:
+            number, *words = line.read().split()
+        *arguments, sp, ip = (int(word, 16) for word in words)
+        call = UserRegisters(int(number), tuple(arguments), sp, ip, b"")
+    except (OSError, ValueError):  # "running" has no registers
+        return None
+    if call.number < 0 or len(arguments) != 6:
+        return None
+    try:
+        memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY)
+        try:
+            return call._replace(code=os.pread(memory, 64, ip - 42))
+        finally:
+            os.close(memory)
+    except (OSError, ValueError, OverflowError):
+        return call
 
 
 def status(thread: Thread) -> dict[str, str]:

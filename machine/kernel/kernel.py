@@ -15,7 +15,7 @@ from klpfs.machine.image import Image
 from klpfs.machine.kernel.base import build as build_base
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.kallsyms import Kallsyms, SystemInfo
-from klpfs.machine.kernel.kobject import Kobject, KobjectTree
+from klpfs.machine.kernel.kobject import KobjAttribute, Kobject, KobjectTree
 from klpfs.machine.kernel.livepatch.abi import ABIS, Life
 from klpfs.machine.kernel.livepatch.at_once import AtOnce
 from klpfs.machine.kernel.livepatch.callbacks import Callbacks, NoCallbacks
@@ -82,6 +82,7 @@ class Kernel:
         self.text = base.text
         self.stack = base.stack
         self.traps = base.traps
+        self.bugs = base.bugs
         base.services.offer(Kallsyms(base))
         base.services.offer(SystemInfo(base))
         base.services.offer(KmemCaches(base))
@@ -108,6 +109,10 @@ class Kernel:
         self.modules = loader.modules
         self.exports = computer.image.exports
         kernel_kobj = self.kobjects.at(("kernel",))
+        kernel_kobj.attributes += [
+            KobjAttribute("oops_count", lambda: f"{self.traps.oops_count}\n"),
+            KobjAttribute("warn_count", lambda: f"{self.bugs.warn_count}\n"),
+        ]
         if abi.life is not Life.NONE:
             root = kernel_kobj.add(Kobject("livepatch"))
             self.livepatch = livepatch = self._make_livepatch(root)

@@ -22,7 +22,13 @@ import trio
 from klpfs.machine.computer import Computer
 from klpfs.machine.cpu import TRAP, Context, Stop, StopReason
 from klpfs.machine.kernel.clock import Clock
-from klpfs.machine.kernel.sched.task import PF_KTHREAD, THREAD_SIZE, TaskExit, TaskState
+from klpfs.machine.kernel.sched.task import (
+    PF_KTHREAD,
+    THREAD_SIZE,
+    TaskExit,
+    TaskState,
+    UserRegisters,
+)
 from klpfs.machine.kernel.service import Services
 from klpfs.machine.kernel.trapnr import GENERAL_PROTECTION, PAGE_FAULT
 from klpfs.machine.memory import PageFault, is_canonical
@@ -72,6 +78,9 @@ class Task:
         self.shield: trio.CancelScope | None = None
         """Shielded scope of a process of the host. A cancellation from outside of the scope is a signal
         for the process."""
+        self.user_registers: Callable[[], UserRegisters | None] | None = None
+        """For a process of the host: returns its registers at the system call, or None if the host does
+        not show them."""
         self.atomic_since: int | None = None
         """Start of the time in which it was only seen with preemption or interrupts off (nanoseconds since
         boot)."""
