@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -33,10 +34,8 @@ def load(machine: Machine, ko: Ko, fault: str, name: str = "faulty_001") -> list
     """Load a module that fails, and return the log of that."""
     machine.clear_log()
     data = ko("faulty_000").read_bytes().replace(NAME, name.encode())
-    try:
+    with contextlib.suppress(OSError):
         machine.insmod(data, f"fault={fault}")
-    except OSError:
-        pass
     return machine.dmesg()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from signal import SIGKILL
 from typing import NamedTuple
 
 from klpfs.machine.kernel.sched.task import UserRegisters
@@ -79,6 +80,18 @@ def has_signal(thread: Thread) -> bool:
         return False
     pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
     return bool(pending & ~int(fields["SigBlk"], 16) & ~int(fields["SigIgn"], 16))
+
+
+def fatal_signal_pending(thread: int) -> bool:
+    """Return whether a thread is gone, or will be as soon as it gets out of its system call.
+
+    The kernel adds a SIGKILL for each signal that kills the process (``complete_signal``).
+    """
+    fields = status(Thread(thread, thread))
+    if not fields:
+        return True
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return bool(pending >> SIGKILL - 1 & 1)
 
 
 def thread_group(thread: int) -> int | None:

@@ -104,6 +104,7 @@ class Traps:
         sched.on_schedule_bug.append(self._schedule_bug)
         sched.on_service_bug.append(self._service_bug)
         sched.on_signal_ignored.append(self._report_ignored_signal)
+        sched.on_killed_asleep.append(self._report_killed_asleep)
         sched.on_might_sleep.append(self._might_resched)
         self._last_might_resched: int | None = None
 
@@ -162,6 +163,14 @@ class Traps:
             f"klpfs: {task.comm}[{task.pid}] was killed because it ignored a signal in the kernel",
             LOGLEVEL_INFO,
         )
+
+    def _report_killed_asleep(self, task: Task) -> None:
+        self._print(
+            f"klpfs: {task.comm}[{task.pid}] was killed in an uninterruptible sleep; in Linux it would "
+            "sleep on",
+            LOGLEVEL_INFO,
+        )
+        self._dumpstack.show_task(task)
 
     def _schedule_bug(self, task: Task) -> None:
         """``__schedule_bug``: report a task that sleeps with preemption off."""
