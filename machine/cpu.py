@@ -252,6 +252,11 @@ class Cpu:
         ids = (x86.UC_X86_REG_CR0, x86.UC_X86_REG_CR2, x86.UC_X86_REG_CR3, x86.UC_X86_REG_CR4)
         return {f"cr{n}": self._uc.reg_read(id_) for n, id_ in zip((0, 2, 3, 4), ids, strict=True)}
 
+    @property
+    def gs_base(self) -> int:
+        """MSR_GS_BASE: the per-CPU area of the kernel."""
+        return int(self._uc.msr_read(_MSR_GS_BASE))
+
     def save(self) -> Context:
         """Return the state of the processor, for `restore`."""
         return self._uc.context_save()

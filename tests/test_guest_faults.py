@@ -536,3 +536,26 @@ def test_an_insmod_that_gets_a_signal(real_time: Faulty, tmp_path: Path) -> None
     assert process.stderr is not None
     process.stderr.close()
     assert initstate.read_text() == "coming\n"
+
+
+@pytest.mark.parametrize("fault", ["sleep_for_ever", "lock_twice"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_fatal_signal_ends_an_uninterruptible_sleep(
+    real_time: Faulty, tmp_path: Path, fault: str, number: signal.Signals
+) -> None:
+    """In Linux, the process stays in D state."""
+    machine = real_time.machine
+    ko = tmp_path / "faulty.ko"
+    ko.write_bytes(real_time.module())
+    command = [sys.executable, "-m", "klpfs", "insmod", "-m", str(machine.mountpoint), str(ko)]
+    process = subprocess.Popen([*command, f"fault={fault}"], stderr=subprocess.DEVNULL)
+    initstate = machine.path(f"sys/module/{real_time.name}/initstate")
+    machine.wait_until(initstate.exists)
+    process.send_signal(number)
+    assert process.wait(SECONDS) == -number
+    machine.wait_until(
+        lambda: any("was killed in an uninterruptible sleep" in x for x in machine.dmesg())
+    )
+    has(machine.dmesg(), r"^klpfs: \S+\[\d+\] was killed in an uninterruptible sleep; in Linux it would",
+        r"^task:\S+ +state:D", "^Call Trace:$", "faulty_init")  # fmt: skip
+    assert initstate.read_text() == "coming\n"

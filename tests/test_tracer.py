@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,3 +148,17 @@ def test_invalid_settings(tracing: Machine, name: str, text: str) -> None:
     assert caught.value.errno == errno.EINVAL
     tracing.read("proc/cmdline")
     assert len(entries(tracing)) == 1
+
+
+@pytest.mark.parametrize("name", ["set_ftrace_filter", "set_ftrace_notrace"])
+def test_filter_is_changed_when_close_returns(klpfs_machine: Machine, name: str) -> None:
+    file = klpfs_machine.path(f"sys/kernel/tracing/{name}")
+    script = (
+        f"for i in 1 2 3 4 5; do echo cmdline_proc_show > {file}; cat {file}; : > {file}; cat {file}; done;"
+        f"exec 3> {file}; /bin/echo cmdline_proc_show >&3; cat {file} >&2; exec 3>&-; cat {file}"
+    )
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[::2] == ["cmdline_proc_show"] * 6
+    assert all(line.startswith("####") for line in lines[1::2])
+    assert done.stderr.startswith("####")  # not before the last descriptor is closed

@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from signal import SIGKILL
 
-from klpfs.fs.host_proc import comm
+from klpfs.fs.host_proc import comm, fatal_signal_pending, user_registers
 from klpfs.fs.nodes import Caller
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.sched.task import TaskExit
@@ -27,13 +28,16 @@ async def caller_task(kernel: Kernel, caller: Caller) -> AsyncIterator[None]:
     """Run the body in the guest's kernel, as the task of ``caller``.
 
     A pending signal of the caller ends an interruptible sleep of the task, or the task itself if it does
-    not sleep; any other sleep continues. Raise TaskDied(EFAULT) if an Oops kills the task, and
-    TaskDied(EINTR) if it exits otherwise.
+    not sleep; any other sleep continues, unless the signal is fatal.
+
+    Raise TaskDied(EFAULT) if an Oops kills the task, and TaskDied(EINTR) if it exits otherwise.
     """
     with kernel.entered() as shield:
         try:
             async with kernel.fork.user_task(caller.pid, comm(caller.pid)) as task:
                 task.shield = shield
+                task.fatal_signal = partial(fatal_signal_pending, caller.pid)
+                task.user_registers = partial(user_registers, caller.pid)
                 yield
         except TaskExit as exit_:
             number = errno.EFAULT if exit_.oops else errno.EINTR

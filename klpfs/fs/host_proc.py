@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from signal import SIGKILL
 from typing import NamedTuple
+
+from klpfs.machine.kernel.sched.task import UserRegisters
 
 
 class Thread(NamedTuple):
@@ -25,6 +28,27 @@ def comm(pid: int) -> str:
             os.close(descriptor)
     except OSError:
         return "?"
+
+
+def user_registers(thread: int) -> UserRegisters | None:
+    """Return the registers of a thread that waits in a system call, or None if we may not know."""
+    try:
+        with open(f"/proc/{thread}/syscall") as line:
+            number, *words = line.read().split()
+        *arguments, sp, ip = (int(word, 16) for word in words)
+        call = UserRegisters(int(number), tuple(arguments), sp, ip, b"")
+    except (OSError, ValueError):  # "running" has no registers
+        return None
+    if call.number < 0 or len(arguments) != 6:
+        return None
+    try:
+        memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY)
+        try:
+            return call._replace(code=os.pread(memory, 64, ip - 42))
+        finally:
+            os.close(memory)
+    except (OSError, ValueError, OverflowError):
+        return call
 
 
 def status(thread: Thread) -> dict[str, str]:
@@ -56,6 +80,18 @@ def has_signal(thread: Thread) -> bool:
         return False
     pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
     return bool(pending & ~int(fields["SigBlk"], 16) & ~int(fields["SigIgn"], 16))
+
+
+def fatal_signal_pending(thread: int) -> bool:
+    """Return whether a thread is gone, or will be as soon as it gets out of its system call.
+
+    The kernel adds a SIGKILL for each signal that kills the process (``complete_signal``).
+    """
+    fields = status(Thread(thread, thread))
+    if not fields:
+        return True
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return bool(pending >> SIGKILL - 1 & 1)
 
 
 def thread_group(thread: int) -> int | None:

@@ -8,9 +8,11 @@ import errno
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 from klpfs.fs.attributes import ProcFile
 from klpfs.fs.caller import caller_task
+from klpfs.fs.host_proc import has_open, thread_group
 from klpfs.fs.nodes import Caller, Directory, Handle
 from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.trace.tracer import FUNCTION, NOP
@@ -127,7 +129,11 @@ class _Filter(ProcFile):
 
 
 class _FilterWriter(Handle):
-    """A filter file open for writing (``ftrace_regex_open``). Changes take effect when it is closed."""
+    """A filter file open for writing (``ftrace_regex_open``). Changes take effect when it is closed.
+
+    The last close(2) is usually that after which the process that opened the file has no descriptor of
+    it. The changes are visible before it returns. Otherwise they follow when the file is released.
+    """
 
     node: _Filter
 
@@ -136,13 +142,11 @@ class _FilterWriter(Handle):
         self._tracer = node.kernel.tracer
         self._sites = set() if truncates else self._tracer.functions(notrace=node.notrace)
         self._rest = b""
-        self._written = False
         self._pending = truncates
 
     async def write(self, caller: Caller, offset: int, data: bytes) -> int:
         *words, self._rest = re.split(rb"[\s\0]+", self._rest + data)
         self._apply(words)
-        self._written = True
         return len(data)
 
     def _apply(self, words: list[bytes]) -> None:
@@ -151,21 +155,28 @@ class _FilterWriter(Handle):
             self._sites = self._tracer.apply(word.decode("utf-8", "surrogateescape"), self._sites)
 
     async def flush(self, caller: Caller) -> None:
-        # A shell's redirection closes the original descriptor before anything is written.
-        if self._written:
-            await self._close(caller)
-
-    async def _close(self, caller: Caller) -> None:
-        rest, self._rest = self._rest, b""
-        self._apply([rest])
+        # A shell's redirection closes the original descriptor before anything is written, and a child
+        # may close its copy.
+        if not (self._pending or self._rest):
+            return
+        process = thread_group(caller.pid)
+        if process is not None and has_open(process, self.node.ino) is not False:
+            return
+        self._end_word()
         if self._pending:
             self._pending = False
             async with caller_task(self.node.kernel, caller):
-                await self._tracer.set_functions(self._sites, notrace=self.node.notrace)
+                await self._set()
+
+    def _end_word(self) -> None:
+        rest, self._rest = self._rest, b""
+        self._apply([rest])
 
     def release(self) -> None:
-        if self._pending:  # opened with O_TRUNC, but nothing was written
-            self.node.kernel.workqueues.queue(self._clear)
+        with suppress(OSError):
+            self._end_word()
+        if self._pending:
+            self.node.kernel.workqueues.queue(self._set)
 
-    async def _clear(self) -> None:
+    async def _set(self) -> None:
         await self._tracer.set_functions(self._sites, notrace=self.node.notrace)

@@ -9,6 +9,8 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#include "bug_at.h"
+
 struct kmem_cache {
 	const char *name;
 	unsigned int size;
@@ -43,7 +45,8 @@ void kmem_cache_destroy(struct kmem_cache *s)
 {
 	if (!s)
 		return;
-	if (WARN(s->objects, "%s %s: Slab cache still has objects when called from %pS", __func__,
+	if (WARN_AT(s->objects, "mm/slab_common.c", 493,
+		 "%s %s: Slab cache still has objects when called from %pS", __func__,
 		 s->name, (void *)_RET_IP_))
 		return;
 	kfree_const(s->name);

@@ -6,6 +6,7 @@
 #include <linux/rculist.h>
 
 #include "livepatch.h"
+#include "bug_at.h"
 
 #ifdef CONFIG_LIVEPATCH
 
@@ -27,7 +28,7 @@ static __always_inline struct klp_func *klp_current_func(struct klp_ops *ops)
 	struct klp_func *func = list_first_or_null_rcu(&ops->func_stack, struct klp_func, stack_node);
 
 	/* klp_unpatch_func() empties the stack only after it has unregistered the handler. */
-	if (WARN_ON_ONCE(!func))
+	if (WARN_ON_ONCE_AT("kernel/livepatch/patch.c", 70, !func))
 		return NULL;
 	smp_rmb();
 	if (unlikely(func->transition)) {
@@ -35,7 +36,7 @@ static __always_inline struct klp_func *klp_current_func(struct klp_ops *ops)
 
 		smp_rmb();
 		patch_state = current->patch_state;
-		WARN_ON_ONCE(patch_state == KLP_UNDEFINED);
+		WARN_ON_ONCE_AT("kernel/livepatch/patch.c", 98, patch_state == KLP_UNDEFINED);
 		if (patch_state == KLP_UNPATCHED) {
 			/* The version below this one. Below the last one is the original. */
 			struct list_head *below = READ_ONCE(func->stack_node.next);
@@ -56,7 +57,7 @@ void notrace klp_ftrace_handler(unsigned long ip, unsigned long parent_ip, struc
 	/* This disables preemption, so that klp_synchronize_transition() waits for the handler. */
 	int bit = ftrace_test_recursion_trylock(ip, parent_ip);
 
-	if (WARN_ON_ONCE(bit < 0))
+	if (WARN_ON_ONCE_AT("kernel/livepatch/patch.c", 59, bit < 0))
 		return;
 	func = klp_current_func(container_of(fops, struct klp_ops, fops));
 	if (func)

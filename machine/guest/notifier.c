@@ -7,11 +7,14 @@
 #include <linux/notifier.h>
 #include <linux/rcupdate.h>
 
+#include "bug_at.h"
+
 static int chain_register(struct notifier_block **at, struct notifier_block *nb)
 {
 	for (; *at; at = &(*at)->next) {
 		if (unlikely(*at == nb)) {
-			WARN(1, "notifier callback %ps already registered", nb->notifier_call);
+			WARN_AT(1, "kernel/notifier.c", 28,
+				"notifier callback %ps already registered", nb->notifier_call);
 			return -EEXIST;
 		}
 		if (nb->priority > (*at)->priority)

@@ -16,6 +16,8 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
+#include "bug_at.h"
+
 #define MAX_RW_COUNT (INT_MAX & PAGE_MASK)
 
 
@@ -36,7 +38,7 @@ int seq_open(struct file *file, const struct seq_operations *op)
 {
 	struct seq_file *m;
 
-	WARN_ON(file->private_data);
+	WARN_ON_AT("fs/seq_file.c", 61, file->private_data);
 	m = kzalloc(sizeof(*m), GFP_KERNEL);
 	if (!m)
 		return -ENOMEM;

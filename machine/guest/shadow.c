@@ -13,6 +13,8 @@
 #include <linux/spinlock.h>
 #include <generated/livepatch.h>
 
+#include "bug_at.h"
+
 #if IS_ENABLED(CONFIG_LIVEPATCH) && defined(KLP_SHADOW_VARIABLES)
 
 #define SHADOW_HASH_BITS 12
@@ -93,7 +95,7 @@ void *klp_shadow_alloc(void *obj, unsigned long id, size_t size, gfp_t gfp_flags
 {
 	void *old, *data = attach(obj, id, size, gfp_flags, ctor, ctor_data, &old);
 
-	WARN(old, "Duplicate shadow variable <%p, %lx>\n", obj, id);
+	WARN_AT(old, "kernel/livepatch/shadow.c", 165, "Duplicate shadow variable <%p, %lx>\n", obj, id);
 	return data;
 }
 EXPORT_SYMBOL_GPL(klp_shadow_alloc);

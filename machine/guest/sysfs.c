@@ -6,12 +6,14 @@
 #include <linux/mm.h>
 #include <linux/sysfs.h>
 
+#include "bug_at.h"
+
 int sysfs_emit(char *buf, const char *fmt, ...)
 {
 	va_list args;
 	int len;
 
-	if (WARN(!buf || offset_in_page(buf), "invalid sysfs_emit: buf:%p\n", buf))
+	if (WARN_AT(!buf || offset_in_page(buf), "fs/sysfs/file.c", 740, "invalid sysfs_emit: buf:%p\n", buf))
 		return 0;
 	va_start(args, fmt);
 	len = vscnprintf(buf, PAGE_SIZE, fmt, args);
@@ -25,7 +27,7 @@ int sysfs_emit_at(char *buf, int at, const char *fmt, ...)
 	va_list args;
 	int len;
 
-	if (WARN(!buf || offset_in_page(buf) || at < 0 || at >= PAGE_SIZE,
+	if (WARN_AT(!buf || offset_in_page(buf) || at < 0 || at >= PAGE_SIZE, "fs/sysfs/file.c", 768,
 		 "invalid sysfs_emit_at: buf:%p at:%d\n", buf, at))
 		return 0;
 	va_start(args, fmt);

@@ -14,7 +14,7 @@ from klpfs.machine.image import Image
 from klpfs.machine.kernel.base import build as build_base
 from klpfs.machine.kernel.clock import Clock
 from klpfs.machine.kernel.kallsyms import Kallsyms, SystemInfo
-from klpfs.machine.kernel.kobject import KobjectTree
+from klpfs.machine.kernel.kobject import KobjAttribute, KobjectTree
 from klpfs.machine.kernel.livepatch.abi import ABIS, Life
 from klpfs.machine.kernel.livepatch.build import build as build_livepatch
 from klpfs.machine.kernel.mm.kmem_cache import KmemCaches
@@ -68,6 +68,7 @@ class Kernel:
         self.text = base.text
         self.stack = base.stack
         self.traps = base.traps
+        self.bugs = base.bugs
         self.kallsyms = base.services.offer(Kallsyms(base))
         base.services.offer(SystemInfo(base))
         base.services.offer(KmemCaches(base))
@@ -93,7 +94,11 @@ class Kernel:
         )
         self.modules = loader.modules
         self.exports = computer.image.exports
-        self.kobjects.at(("kernel",))
+        kernel_kobj = self.kobjects.at(("kernel",))
+        kernel_kobj.attributes += [
+            KobjAttribute("oops_count", lambda: f"{self.traps.oops_count}\n"),
+            KobjAttribute("warn_count", lambda: f"{self.bugs.warn_count}\n"),
+        ]
         if abi.life is not Life.NONE:
             self.livepatch = build_livepatch(
                 base,

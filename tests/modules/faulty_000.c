@@ -94,6 +94,15 @@ static void bug(void) { BUG(); }
 static void bug_on(void) { BUG_ON(!value); }
 static void warn_on(void) { WARN_ON(!value); }
 static void warn_text(void) { WARN(1, "the number is %d\n", 7); }
+static noinline void warn_once(void) { WARN_ON_ONCE(!value); }
+static void warn_once_twice(void) { warn_once(); warn_once(); }
+static void warn_kernel_once(void)
+{
+	char text[8];
+
+	scnprintf(text, READ_ONCE(value) + INT_MAX + 1, "%d", 1);
+}
+static void warn_taint(void) { WARN_TAINT(1, TAINT_CRAP, "bad hardware\n"); }
 static void divide(void)
 {
 	asm volatile("xorl %%edx, %%edx; movl $1, %%eax; xorl %%ecx, %%ecx; divl %%ecx" ::: "eax", "ecx", "edx");
@@ -257,7 +266,9 @@ static const struct { const char *name; void (*function)(void); } faults[] = {
 	FAULT(call_wild), FAULT(read_noncanonical), FAULT(call_noncanonical), FAULT(write_text),
 	FAULT(write_rodata), FAULT(write_kernel_text), FAULT(write_direct_map), FAULT(execute_data),
 	FAULT(execute_stack), FAULT(execute_heap), FAULT(overflow_stack), FAULT(int3), FAULT(int_0x80),
-	FAULT(ud2), FAULT(bug), FAULT(bug_on), FAULT(warn_on), FAULT(warn_text), FAULT(divide), FAULT(hlt),
+	FAULT(ud2), FAULT(bug), FAULT(bug_on), FAULT(warn_on), FAULT(warn_text), FAULT(warn_once_twice),
+	FAULT(warn_kernel_once),
+	FAULT(warn_taint), FAULT(divide), FAULT(hlt),
 	FAULT(cli), FAULT(mov_cr0), FAULT(mov_cr3), FAULT(mov_cr4), FAULT(wrmsr_efer), FAULT(wrmsr_gs),
 	FAULT(swapgs), FAULT(lidt), FAULT(lgdt), FAULT(iretq), FAULT(to_user_mode), FAULT(sysret),
 	{ "syscall", syscall_ }, FAULT(out), FAULT(in), FAULT(modify_itself), FAULT(return_nowhere),

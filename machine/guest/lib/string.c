@@ -8,6 +8,8 @@
 #include <linux/limits.h>
 #include <linux/string.h>
 
+#include "../bug_at.h"
+
 #undef memcpy
 #undef memmove
 #undef memset
@@ -292,7 +294,7 @@ ssize_t strscpy(char *dest, const char *src, size_t size)
 {
 	size_t len;
 
-	if (!size || WARN_ON_ONCE(size > INT_MAX))
+	if (!size || WARN_ON_ONCE_AT("lib/string.c", 181, size > INT_MAX))
 		return -E2BIG;
 	len = strnlen(src, size);
 	if (len == size) {
@@ -336,7 +338,7 @@ size_t strlcat(char *dest, const char *src, size_t size)
 {
 	size_t at = strlen(dest);
 
-	BUG_ON(at >= size);
+	BUG_ON_AT("lib/string.c", 337, at >= size);
 	return at + strlcpy(dest + at, src, size - at);
 }
 EXPORT_SYMBOL(strlcat);

@@ -8,6 +8,7 @@
 #include <asm/page.h>
 
 #include "printf.h"
+#include "../bug_at.h"
 
 #define FIELD_WIDTH_MAX ((1 << 23) - 1)
 #define PRECISION_MAX ((1 << 15) - 1)
@@ -154,14 +155,16 @@ static void set_width(struct spec *spec, int width)
 		spec->flags |= LEFT;
 		width = -width;
 	}
-	if (WARN_ONCE(width > FIELD_WIDTH_MAX, "field width %d too large", width))
+	if (WARN_ONCE_AT(width > FIELD_WIDTH_MAX, "lib/vsprintf.c", 2693,
+			 "field width %d too large", width))
 		width = FIELD_WIDTH_MAX;
 	spec->width = width;
 }
 
 static void set_precision(struct spec *spec, int precision)
 {
-	if (WARN_ONCE(precision > PRECISION_MAX, "precision %d too large", precision))
+	if (WARN_ONCE_AT(precision > PRECISION_MAX, "lib/vsprintf.c", 2702,
+			 "precision %d too large", precision))
 		precision = PRECISION_MAX;
 	spec->precision = precision < 0 ? 0 : precision;
 }
@@ -265,7 +268,8 @@ static const char *convert(struct out *out, const char *fmt, struct arguments *a
 		spec.base = 16;
 		break;
 	default:
-		WARN_ONCE(1, "Please remove unsupported %%%c in format string\n", conversion);
+		WARN_ONCE_AT(1, "lib/vsprintf.c", 2661,
+			     "Please remove unsupported %%%c in format string\n", conversion);
 		return NULL;
 	}
 	emit_number(out, number_argument(args, qualifier, spec.flags & SIGN), spec);
@@ -288,7 +292,7 @@ int vsnprintf(char *buf, size_t size, const char *fmt, va_list args)
 	struct out out = { buf, buf + size };
 	struct arguments arguments;
 
-	if (WARN_ON_ONCE(size > INT_MAX))
+	if (WARN_ON_ONCE_AT("lib/vsprintf.c", 2743, size > INT_MAX))
 		return 0;
 	if (out.end < buf)
 		out.end = (char *)-1UL;

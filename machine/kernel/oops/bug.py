@@ -17,6 +17,9 @@ END_TRACE = "---[ end trace 0000000000000000 ]---"
 
 _UD2 = b"\x0f\x0b"
 _BUGFLAG_WARNING, _BUGFLAG_ONCE, _BUGFLAG_DONE, _BUGFLAG_NO_CUT_HERE = 1, 2, 4, 8
+_BUGFLAG_TAINT_SHIFT = 8
+_BUG_ENTRY, _BUG_FLAGS_AT = 12, 10
+"""Size of a bug_entry (bug_addr_disp, file_disp: s32; line, flags: u16), and the offset of its flags."""
 _FILE_NAME_MAX = 256
 
 
@@ -40,6 +43,8 @@ class Bugs:
         self._dumpstack = dumpstack
         self.tables: list[tuple[int, int]] = []
         """Start and end of each ``__bug_table``, of the kernel and of modules."""
+        self.warn_count = 0
+        """Number of warnings since boot, /sys/kernel/warn_count."""
         first = computer.symbols.lookup("__start___bug_table")
         last = computer.symbols.lookup("__stop___bug_table")
         if first and last:
@@ -49,9 +54,9 @@ class Bugs:
         """``find_bug``: look up the ud2 at ``address`` in the bug tables. Returns the address of the
         entry's flags, the file, the line and the flags; None if there is no entry."""
         space = self._computer.space
-        size, flags_at = 12, 10  # bug_addr_disp, file_disp: s32; line, flags: u16
+        flags_at = _BUG_FLAGS_AT
         for start, end in self.tables:
-            for entry in range(start, end - size + 1, size):
+            for entry in range(start, end - _BUG_ENTRY + 1, _BUG_ENTRY):
                 if (entry + space.read_s32(entry)) & (1 << 64) - 1 == address:
                     file_at = (entry + 4 + space.read_s32(entry + 4)) & (1 << 64) - 1
                     try:
@@ -94,12 +99,11 @@ class Bugs:
             self._printk(
                 LOGLEVEL_WARNING, f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {where}"
             )
-            self._tainted.add(Taint.WARN)
             dump.print_modules()
             dump.dump_stack_print_info(task)
             dump.show_regs(Stop(StopReason.EXCEPTION, vector=INVALID_OPCODE))
             dump.show_trace(task)
-            self._printk(LOGLEVEL_WARNING, END_TRACE)
+            self._end_warning(flags >> _BUGFLAG_TAINT_SHIFT)
         self._cpu["rip"] = rip + len(_UD2)
         return True
 
@@ -118,6 +122,26 @@ class Bugs:
             LOGLEVEL_WARNING, f"WARNING: CPU: 0 PID: {task.pid} at {file}:{line} {function}"
         )
         dump.print_modules()
-        dump.dump_stack_print_info(task)
+        dump.dump_stack()
+        self._end_warning(Taint.WARN)
+
+    def _end_warning(self, taint: int) -> None:
+        """The end of ``__warn``: count the warning, and taint the kernel after the report."""
+        self.warn_count += 1
         self._printk(LOGLEVEL_WARNING, END_TRACE)
-        self._tainted.add(Taint.WARN)
+        self._tainted.add(taint)
+
+    def clear_once(self) -> None:
+        """``clear_warn_once_set``: let each WARN_ONCE() and the like report once more.
+
+        As in Linux, this includes the bug tables of modules, but not their ``.data.once``.
+        """
+        memory, symbols = self._computer.memory, self._computer.symbols
+        for start, end in self.tables:
+            for entry in range(start, end - _BUG_ENTRY + 1, _BUG_ENTRY):
+                at = entry + _BUG_FLAGS_AT
+                flags = int.from_bytes(memory.read(at, 2), "little")
+                memory.write(at, (flags & ~_BUGFLAG_DONE).to_bytes(2, "little"))
+        first, last = symbols.lookup("__start_once"), symbols.lookup("__end_once")
+        if first and last:
+            memory.write(first, bytes(last - first))

@@ -92,6 +92,10 @@ class Traps:
         self._dumpstack = dumpstack
         self._bugs = bugs
         self._die_counter = 0
+        self._first_oops: dict[str, int] | None = None
+        """The registers of the first Oops (``exec_summary_regs``)."""
+        self.oops_count = 0
+        """Number of tasks that an Oops has killed, /sys/kernel/oops_count."""
         self._built_with = _built_with(computer)
         self.on_oops: list[Callable[[], None]] = []
         """Called before an Oops is reported (``oops_enter``)."""
@@ -100,6 +104,7 @@ class Traps:
         sched.on_schedule_bug.append(self._schedule_bug)
         sched.on_service_bug.append(self._service_bug)
         sched.on_signal_ignored.append(self._report_ignored_signal)
+        sched.on_killed_asleep.append(self._report_killed_asleep)
         sched.on_might_sleep.append(self._might_resched)
         self._last_might_resched: int | None = None
 
@@ -127,7 +132,9 @@ class Traps:
         raise TaskExit(SIGKILL if is_fault else SIGSEGV, oops=True)
 
     def _note_atomic_exit(self, task: Task, *, irqs_off: bool = False) -> None:
-        """Log that a task dies in atomic context (``make_task_dead``)."""
+        """Count a task that dies of an Oops, and log that it dies in atomic context
+        (``make_task_dead``)."""
+        self.oops_count += 1
         note = f"note: {task.comm}[{task.pid}] exited with"
         if irqs_off or not self._sched.interrupts_on:
             self._print(f"{note} irqs disabled", LOGLEVEL_INFO)
@@ -149,6 +156,14 @@ class Traps:
             LOGLEVEL_INFO,
         )
 
+    def _report_killed_asleep(self, task: Task) -> None:
+        self._print(
+            f"klpfs: {task.comm}[{task.pid}] was killed in an uninterruptible sleep; in Linux it would "
+            "sleep on",
+            LOGLEVEL_INFO,
+        )
+        self._dumpstack.show_task(task)
+
     def _schedule_bug(self, task: Task) -> None:
         """``__schedule_bug``: report a task that sleeps with preemption off."""
         count = self._sched.preempt_count
@@ -156,6 +171,7 @@ class Traps:
             f"BUG: scheduling while atomic: {task.comm}/{task.pid}/{count:#010x}", LOGLEVEL_ERR
         )
         self._dumpstack.print_modules()
+        self._bugs.warn_count += 1
         self._dumpstack.dump_stack()
         self._tainted.add(Taint.WARN)
 
@@ -182,6 +198,8 @@ class Traps:
 
     def _die(self, task: Task, stop: Stop) -> None:
         """``die``, ``page_fault_oops``: report an Oops."""
+        if self._first_oops is None:
+            self._first_oops = self._cpu.registers()
         self._die_counter += 1
         self._tainted.debug_locks = False  # oops_enter()
         for hook in self.on_oops:
@@ -214,7 +232,7 @@ class Traps:
         if stop.vector == PAGE_FAULT:
             self._print(f"CR2: {stop.address:016x}")
         self._print(END_TRACE)
-        self._dumpstack.show_regs(stop)  # "in case the oops scrolled away"
+        self._dumpstack.show_regs(stop, self._first_oops)  # "in case the oops scrolled away"
         self._tainted.add(Taint.DIE)
         if not self._computer.image.booted:
             self._note_not_booted(stop, error_code, title)

@@ -22,7 +22,13 @@ import trio
 from klpfs.machine.computer import Computer
 from klpfs.machine.cpu import TRAP, Context, Stop, StopReason
 from klpfs.machine.kernel.clock import Clock
-from klpfs.machine.kernel.sched.task import PF_KTHREAD, THREAD_SIZE, TaskExit, TaskState
+from klpfs.machine.kernel.sched.task import (
+    PF_KTHREAD,
+    THREAD_SIZE,
+    TaskExit,
+    TaskState,
+    UserRegisters,
+)
 from klpfs.machine.kernel.service import Services
 from klpfs.machine.kernel.trapnr import GENERAL_PROTECTION, PAGE_FAULT
 from klpfs.machine.memory import PageFault, is_canonical
@@ -72,6 +78,13 @@ class Task:
         self.shield: trio.CancelScope | None = None
         """Shielded scope of a process of the host. A cancellation from outside of the scope is a signal
         for the process."""
+        self.fatal_signal: Callable[[], bool] = lambda: False
+        """For a process of the host: returns whether it has a fatal signal (``fatal_signal_pending``)."""
+        self.abandoned = False
+        """True if it was killed in its sleep. Its stack may be part of a wait queue and is not reused."""
+        self.user_registers: Callable[[], UserRegisters | None] | None = None
+        """For a process of the host: returns its registers at the system call, or None if the host does
+        not show them."""
         self.atomic_since: int | None = None
         """Start of the time in which it was only seen with preemption or interrupts off (nanoseconds since
         boot)."""
@@ -155,8 +168,11 @@ class Task:
 
     async def _sleep(self) -> None:
         """Sleep until the task is woken, or has a signal if its state is INTERRUPTIBLE."""
-        if self.shield is None or not self.state & TaskState.INTERRUPTIBLE:
+        if self.shield is None:
             await self._woken.wait()
+            return
+        if not self.state & TaskState.INTERRUPTIBLE:
+            await self._sleep_uninterruptible(self.shield)
             return
         self.shield.shield = False
         try:
@@ -169,6 +185,31 @@ class Task:
         finally:
             self.shield.shield = True
         await trio.lowlevel.checkpoint()
+
+    async def _sleep_uninterruptible(self, shield: trio.CancelScope) -> None:
+        """Sleep until the task is woken. Raises TaskExit if its process has a fatal signal.
+
+        Linux lets the task sleep on. Here the process of the host would be as hard to get rid of, so the
+        task is killed `SIGNAL_GRACE` after the signal.
+        """
+        while not self._woken.is_set():
+            shield.shield = False
+            try:
+                await self._woken.wait()
+                return
+            except trio.Cancelled:
+                if not self._host_signal_pending():
+                    raise
+            finally:
+                shield.shield = True
+            with trio.move_on_after(SIGNAL_GRACE):
+                await self._woken.wait()
+                return
+            if self.fatal_signal():
+                for hook in self._sched.on_killed_asleep:
+                    hook(self)
+                self.abandoned = True
+                raise TaskExit(SIGKILL)
 
     def _host_signal_pending(self) -> bool:
         """Return whether this task is a process of the host that has a pending signal."""
@@ -363,6 +404,8 @@ class Scheduler:
         """Called with file and line of a function that may sleep, in atomic context (``__might_resched``)."""
         self.on_signal_ignored: list[Callable[[Task], None]] = []
         """Called with a task that is killed because it ignores a signal."""
+        self.on_killed_asleep: list[Callable[[Task], None]] = []
+        """Called with a task that a fatal signal kills in an uninterruptible sleep."""
         self.on_fork: list[ForkHook] = []
         """Called with each new task before it runs, and its parent (``copy_process``). The parent is None
         for a process of the host."""

@@ -117,8 +117,9 @@ class Fork:
         self._computer.space.list_del(task.struct.member_address_("tasks"))
         if sched.running is task:
             sched.switch_to(sched.idle)
-        self._stacks.append(task.stack)
-        self.put_task_struct(task.struct)
+        if not task.abandoned:
+            self._stacks.append(task.stack)
+            self.put_task_struct(task.struct)
         task.ended.set()
 
     def put_task_struct(self, struct: Struct) -> None:

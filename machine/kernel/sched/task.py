@@ -5,6 +5,7 @@ arch/x86/include/asm/page_64_types.h."""
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 THREAD_SIZE = 16384
 """Size of a kernel stack in bytes, arch/x86/include/asm/page_64_types.h."""
@@ -19,6 +20,18 @@ class TaskState(enum.IntFlag):
     INTERRUPTIBLE = 1
     UNINTERRUPTIBLE = 2
     DEAD = 0x80
+
+
+class UserRegisters(NamedTuple):
+    """The registers of a process at its system call."""
+
+    number: int
+    arguments: tuple[int, ...]
+    """The six arguments."""
+    sp: int
+    ip: int
+    code: bytes
+    """42 bytes before the instruction at ``ip``, and 22 from there, or none if they cannot be read."""
 
 
 class TaskExit(BaseException):

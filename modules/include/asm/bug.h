@@ -9,7 +9,7 @@
 #define LEN_UD2 2
 
 /* An entry of __bug_table for an instruction. Its pointers are relative to their own addresses. */
-#define _BUG_FLAGS(ins, flags)                                                    \
+#define _BUG_FLAGS_AT(file, line, ins, flags)                                                    \
 	do {                                                                      \
 		asm_inline volatile("1:	" ins "\n"                                 \
 				    "	.pushsection __bug_table, \"aw\"\n"        \
@@ -20,9 +20,11 @@
 				    "	.org 2b + %c3\n"                           \
 				    "	.popsection"                               \
 				    :                                             \
-				    : "i"(__FILE__), "i"(__LINE__), "i"(flags),   \
+				    : "i"(file), "i"(line), "i"(flags),   \
 				      "i"(sizeof(struct bug_entry)));             \
 	} while (0)
+
+#define _BUG_FLAGS(ins, flags) _BUG_FLAGS_AT(__FILE__, __LINE__, ins, flags)
 
 #define BUG()                            \
 	do {                             \
