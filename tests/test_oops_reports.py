@@ -80,11 +80,10 @@ def test_second_oops_repeats_the_registers_of_the_first(klpfs_machine: Machine, 
 def test_first_warning_is_not_tainted_yet(klpfs_machine: Machine, ko: Ko) -> None:
     """``__warn`` taints the kernel after the report. The module itself taints it with O."""
     log = load(klpfs_machine, ko, "warn_on")
-    assert [
-        re.search(r"Tainted: (\S+ +\S*)", line)[1].split() for line in log if "Comm:" in line
-    ] == [  # type: ignore[index]
-        ["G", "O"]
+    taints = [
+        found[1].split() for line in log if (found := re.search(r"Tainted: (\S+ +\S*)", line))
     ]
+    assert taints == [["G", "O"]]
     assert int(klpfs_machine.read("proc/sys/kernel/tainted")) >> 9 & 1
     log = load(klpfs_machine, ko, "warn_on", "faulty_002")
     assert any("Tainted: G        W  O" in line for line in log)
