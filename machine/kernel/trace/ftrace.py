@@ -302,6 +302,18 @@ class Ftrace:
 
     # -- output -----------------------------------------------------------------------------------
 
+    def sprint_symbol(self, address: int) -> str:
+        """Like `SymbolTable.sprint_symbol`, but name the trampolines too, which have no symbols."""
+        symbols = self._computer.symbols
+        for site in self.enabled_sites():
+            for ops in site.ops:
+                view = self._space.view("struct ftrace_ops", ops)
+                start = int(view.trampoline)
+                if start <= address < start + view.trampoline_size:
+                    handler = symbols.sprint_symbol_no_offset(int(view.func))
+                    return f"ftrace_trampoline of {handler}"
+        return symbols.sprint_symbol(address)
+
     def describe(self, site: Site) -> str:
         """Return the line of a site in ``enabled_functions`` (``t_show``), without the newline."""
         symbols = self._computer.symbols
