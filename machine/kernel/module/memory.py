@@ -26,7 +26,7 @@ _SIZES: dict[PartName, tuple[str, ...]] = {
 
 
 class ModuleMemory:
-    """Reads and writes these members in the struct modules of one kernel."""
+    """Reads and writes the members that say where a module is in the struct modules of one kernel."""
 
     def __init__(self, adapter: Adapter) -> None:
         self._base = adapter.field("module.base")

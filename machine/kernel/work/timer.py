@@ -236,6 +236,7 @@ class Timers:
         await self._sched.current.wait()
 
     @service("preempt_schedule_common")
+    @service("preempt_schedule_notrace", embedded=False)
     async def preempt_schedule_common(self) -> None:
         await self._sched.preempt_schedule()
 
