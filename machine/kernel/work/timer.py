@@ -236,9 +236,13 @@ class Timers:
         await self._sched.current.wait()
 
     @service("preempt_schedule_common")
-    @service("preempt_schedule_notrace", embedded=False)
     async def preempt_schedule_common(self) -> None:
         await self._sched.preempt_schedule()
+
+    @service("preempt_schedule_notrace", embedded=False)
+    async def preempt_schedule_notrace(self) -> None:
+        if not self._sched.preempt_count and self._sched.interrupts_on:
+            await self._sched.preempt_schedule()
 
     @service("schedule_timeout")
     @service("io_schedule_timeout", embedded=False)
