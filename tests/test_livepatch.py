@@ -140,6 +140,62 @@ async def test_no_post_unpatch_where_pre_patch_was_not_called(target: Guest, ko:
     assert await target.call("one") == 1
 
 
+# -- a function in init memory --------------------------------------------------------------------
+
+INIT_TARGET = """#include <linux/module.h>
+int early(void);
+noinline int __init early(void) { barrier(); return 1; }
+int late(void);
+noinline int late(void) { barrier(); return 1; }
+static int __init target_init(void) { pr_info("early %d\\n", early()); return 0; }
+static void __exit target_exit(void) { }
+module_init(target_init); module_exit(target_exit); MODULE_LICENSE("GPL");
+"""
+
+
+def reports(guest: Guest) -> list[str]:
+    """Return the places of the new WARNs in the log."""
+    return [line.split(" at ")[1] for line in guest.log() if line.startswith("WARNING: ")]
+
+
+async def test_a_patch_of_an_init_function_comes_off_with_a_warning(ko: Ko) -> None:
+    async with booted() as guest:
+        patch = patch_source({"init_target": {"early": 2, "late": 3}})
+        await guest.insmod(ko("klp_early", patch))
+        await guest.insmod(ko("init_target", INIT_TARGET))
+        assert any("early 2" in line for line in guest.log())
+        assert await guest.call("late", module="init_target") == 3
+        await guest.write("klp_early/enabled", 0)
+        assert reports(guest) == ["kernel/livepatch/patch.c:144 klp_unpatch_func"]
+        assert await guest.call("late", module="init_target") == 1
+        assert guest.installed() == []
+        await guest.rmmod("klp_early")
+        assert guest.log() == [
+            "klpfs: klp_ops has a function of 'klp_early', which is freed: removed; Linux would use it "
+            "after free"
+        ]
+        await guest.rmmod("init_target")
+        await guest.insmod(ko("klp_early", patch))
+        await guest.insmod(ko("init_target", INIT_TARGET))
+        assert any("early 2" in line for line in guest.log())
+
+
+async def test_the_target_of_a_patched_init_function_goes_and_comes(ko: Ko) -> None:
+    async with booted() as guest:
+        target = ko("init_target", INIT_TARGET)
+        await guest.insmod(ko("klp_early", patch_source({"init_target": {"early": 2}})))
+        await guest.insmod(target)
+        guest.log()
+        await guest.rmmod("init_target")
+        assert reports(guest) == ["kernel/livepatch/patch.c:144 klp_unpatch_func"]
+        with refused(errno.EINVAL):
+            await guest.insmod(target)
+        assert reports(guest) == ["kernel/livepatch/patch.c:168 klp_patch_func"]
+        await guest.insmod(target)  # the failed attempt has cleaned up
+        assert any("early 2" in line for line in guest.log())
+        await guest.rmmod("init_target")
+
+
 # -- a callback that dies -------------------------------------------------------------------------
 
 

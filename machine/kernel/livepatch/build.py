@@ -227,6 +227,9 @@ def build(
         ModuleSubscriber(
             coming=lambda module: coming.klp_module_coming(module.struct),
             going=lambda module: going.klp_module_going(module.struct),
+            freed=lambda module: functions.module_freed(
+                module.name, range(module.core_base, module.core_base + module.core_size)
+            ),
         ),
     )
     return Livepatch(

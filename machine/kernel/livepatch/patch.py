@@ -11,6 +11,7 @@ from typing import Literal
 from klpfs.machine.kernel.livepatch.common import Common
 from klpfs.machine.kernel.livepatch.objects import klp_for_each_func, klp_for_each_object
 from klpfs.machine.kernel.livepatch.redirection import Redirection
+from klpfs.machine.kernel.printk.printk import LOGLEVEL_WARNING
 from klpfs.machine.structs import Struct
 
 RedirectionName = Literal["ftrace", "jump"]
@@ -30,18 +31,46 @@ class PatchedFunctions:
         self._space = common.space
         self._slab = common.base.slab
         self._messages = common.messages
+        self._traps = common.base.traps
+        self._printk = common.base.printk
         self._redirections = redirections
         self._klp_ops = common.base.computer.symbol("klp_ops")
         self._space.init_list_head(self._klp_ops)
         self._ops_of: dict[int, int] = {}  # the entries of klp_ops, by old_func
         self._redirection_of: dict[int, RedirectionName] = {}
+        self._stuck: list[int] = []
+        """The entries that `klp_unpatch_func` could not remove. Their function may move: Linux compares with
+        the ``old_func`` of the first replacement."""
 
     # -- the stacks -------------------------------------------------------------------------------
 
     def klp_find_ops(self, old_func: int) -> Struct | None:
         """Return the ops of the function at ``old_func``, or None if it is not patched."""
-        address = self._ops_of.get(old_func)
+        address = self._ops_of.get(old_func) or self._find_stuck(old_func)
         return self._space.view("struct klp_ops", address) if address else None
+
+    def _find_stuck(self, old_func: int) -> int | None:
+        for address in self._stuck:
+            if self._first(address).old_func == old_func:
+                return address
+        return None
+
+    def _first(self, address: int) -> Struct:
+        return next(self.func_stack(self._space.view("struct klp_ops", address)))
+
+    def module_freed(self, name: str, memory: range) -> None:
+        """Drop the entries that could not be removed and whose function is in ``memory``, which is freed.
+        Linux would read it again at the next change of a patch."""
+        for address in list(self._stuck):
+            if self._first(address).address_ in memory:
+                self._stuck.remove(address)
+                ops = self._space.view("struct klp_ops", address)
+                self._space.list_del(ops.member_address_("node"))
+                self._printk(
+                    LOGLEVEL_WARNING,
+                    f"klpfs: klp_ops has a function of '{name}', which is freed: removed; Linux "
+                    "would use it after free",
+                )
 
     def func_stack(self, ops: Struct) -> Iterator[Struct]:
         """Yield the replacements of one function, the newest first."""
@@ -71,13 +100,19 @@ class PatchedFunctions:
         return ops
 
     def _redirection(self, func: Struct) -> Redirection:
-        return self._redirections[self._redirection_of[int(func.old_func)]]
+        return self._redirections[self._redirection_of.get(int(func.old_func), "ftrace")]
 
     # -- functions --------------------------------------------------------------------------------
 
     async def klp_patch_func(self, func: Struct, redirection: RedirectionName) -> None:
         """Put a function on its stack. Raises OSError, after a log line."""
         space, old_func = self._space, int(func.old_func)
+        if not old_func:
+            self._warn_on(165, "klp_patch_func")
+            raise OSError(errno.EINVAL, "the function has no address")
+        if func.patched:
+            self._warn_on(168, "klp_patch_func")
+            raise OSError(errno.EINVAL, "the function is patched")
         ops = self.klp_find_ops(old_func)
         if ops is not None:
             self._check_redirection(func, redirection)
@@ -98,7 +133,7 @@ class PatchedFunctions:
             self.select(func, new=True)
 
     def _check_redirection(self, func: Struct, redirection: RedirectionName) -> None:
-        present = self._redirection_of[int(func.old_func)]
+        present = self._redirection_of.get(int(func.old_func), "ftrace")
         if present != redirection:
             self._messages.pr_err(
                 f"function '{func.old_name.string()}' is redirected by {present} "
@@ -118,26 +153,49 @@ class PatchedFunctions:
         """Take the last replacement off the stack and free the ops."""
         self._space.list_del(func.member_address_("stack_node"))
         self._space.list_del(ops.member_address_("node"))
-        del self._ops_of[int(func.old_func)], self._redirection_of[int(func.old_func)]
+        if ops.address_ in self._stuck:
+            self._stuck.remove(ops.address_)
+        else:
+            del self._ops_of[int(func.old_func)], self._redirection_of[int(func.old_func)]
         self._slab.free(ops.address_)
 
     async def klp_unpatch_func(self, func: Struct) -> None:
-        """Take a function off its stack."""
+        """Take a function off its stack. A function without a call site stays there, after a WARN: it was in
+        the memory of a module's init, which has been freed."""
+        if not func.patched:
+            return self._warn_on(131, "klp_unpatch_func")
+        if not func.old_func:
+            return self._warn_on(133, "klp_unpatch_func")
         ops = self.klp_find_ops(func.old_func)
         if ops is None:
-            return
+            return self._warn_on(137, "klp_unpatch_func")
         if self._space.list_is_singular(ops.member_address_("func_stack")):
-            await self._redirection(func).remove(func, ops)
+            if not await self._redirection(func).remove(func, ops):
+                self._keep(func, ops)
+                return None
             self._free_ops(func, ops)
         else:
             self.select(func, new=False)
             self._space.list_del_rcu(func.member_address_("stack_node"))
         func.patched = False
+        return None
+
+    def _keep(self, func: Struct, ops: Struct) -> None:
+        """Note an entry of ``klp_ops`` that stays without a call site."""
+        if ops.address_ not in self._stuck:
+            del self._ops_of[int(func.old_func)], self._redirection_of[int(func.old_func)]
+            self._stuck.append(ops.address_)
+
+    def _warn_on(self, line: int, function: str) -> None:
+        self._traps.warn("kernel/livepatch/patch.c", line, function)
 
     # -- objects ----------------------------------------------------------------------------------
 
     async def klp_patch_object(self, obj: Struct, redirection: RedirectionName) -> None:
         """Put all functions of an object on their stacks, or none. Raises OSError, after a log line."""
+        if obj.patched:
+            self._warn_on(257, "klp_patch_object")
+            raise OSError(errno.EINVAL, "the object is patched")
         try:
             for func in klp_for_each_func(self._space, obj):
                 await self.klp_patch_func(func, redirection)

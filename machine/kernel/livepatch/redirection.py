@@ -25,8 +25,9 @@ class Redirection(Protocol):
         """Prepare the redirection of a function: ``func`` is the first on its stack. Raises OSError, after a
         log line."""
 
-    async def remove(self, func: Struct, ops: Struct) -> None:
-        """End the redirection of a function: ``func`` is the last on its stack, and still on it."""
+    async def remove(self, func: Struct, ops: Struct) -> bool:
+        """End the redirection of a function: ``func`` is the last on its stack, and still on it. Returns
+        False, after a WARN, if the function has no call site any more. Other failures are a WARN only."""
 
     def select(self, func: Struct, version: int) -> None:
         """Lead calls to the code at ``version``; ``func.old_func`` is the original."""
@@ -40,6 +41,7 @@ class FtraceRedirection:
         self._ftrace = ftrace_
         self._messages = common.messages
         self._abi = common.abi
+        self._traps = common.base.traps
         # Before DYNAMIC_FTRACE_WITH_ARGS, only all registers include the instruction pointer.
         has_args = common.base.computer.adapter.has_type("ftrace_regs")
         self._flags = ftrace.DYNAMIC | ftrace.IPMODIFY | ftrace.PERMANENT
@@ -66,10 +68,23 @@ class FtraceRedirection:
                 await self._ftrace.set_filter_ip(fops, site, remove=True)
             raise
 
-    async def remove(self, func: Struct, ops: Struct) -> None:
-        fops = ops.member_address_("fops")
-        await self._ftrace.unregister(fops)
-        await self._ftrace.set_filter_ip(fops, self._ftrace.location(func.old_func), remove=True)
+    async def remove(self, func: Struct, ops: Struct) -> bool:
+        fops, site = ops.member_address_("fops"), self._ftrace.location(func.old_func)
+        if not site:
+            self._warn_on(144)
+            return False
+        try:
+            await self._ftrace.unregister(fops)
+        except OSError:
+            self._warn_on(147)
+        try:
+            await self._ftrace.set_filter_ip(fops, site, remove=True)
+        except OSError:
+            self._warn_on(148)
+        return True
+
+    def _warn_on(self, line: int) -> None:
+        self._traps.warn("kernel/livepatch/patch.c", line, "klp_unpatch_func")
 
     def select(self, func: Struct, version: int) -> None:
         """Do nothing: the handler looks at the stack of the function at each call."""
@@ -98,11 +113,12 @@ class JumpRedirection:
             raise OSError(errno.EBUSY, "the function is being traced")
         self._original[entry] = self._text.read(entry)
 
-    async def remove(self, func: Struct, ops: Struct) -> None:
+    async def remove(self, func: Struct, ops: Struct) -> bool:
         entry = int(func.old_func)
         self.select(func, entry)
         del self._original[entry]
         self._ftrace.give_back(entry)
+        return True
 
     def select(self, func: Struct, version: int) -> None:
         entry = int(func.old_func)

@@ -173,9 +173,14 @@ class Modules:
         return True
 
     def put(self, address: int) -> None:
-        """``module_put``: drop a reference."""
-        if address:
-            self._space.view("struct module", address).refcnt.counter -= 1
+        """``module_put``: drop a reference. A WARN if there is none."""
+        if not address:
+            return
+        refcnt = self._space.view("struct module", address).refcnt
+        if refcnt.counter > 0:
+            refcnt.counter -= 1
+        else:
+            self._traps.warn("kernel/module/main.c", 857, "module_put")
 
     @service("try_module_get")
     def try_module_get(self, address: Ptr) -> int:

@@ -35,7 +35,10 @@ def subscribe(
     subscribers.add(
         Stage.JUMP_LABELS,
         ModuleSubscriber(
-            coming=lambda module: jump_labels.add(module.jump_table),
+            coming=lambda module: jump_labels.add(
+                module.jump_table, range(module.init_base, module.init_base + module.init_size)
+            ),
+            live=lambda module: jump_labels.live(module.jump_table),
             freed=lambda module: jump_labels.remove(module.jump_table),
         ),
     )

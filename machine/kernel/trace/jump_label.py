@@ -17,19 +17,21 @@ from klpfs.machine.kernel.base import Base
 from klpfs.machine.kernel.service import Ptr, service
 
 _ENTRY = struct.Struct("<iiq")
-_INVERTED, _FLAGS = 1, 3
+_INVERTED, _IN_INIT, _FLAGS = 1, 2, 3
 _NOP2, _JMP8 = b"\x66\x90", 0xEB
 _U64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A ``struct jump_entry``. ``inverted``: the branch is a jump while the key is off."""
+    """A ``struct jump_entry``. ``inverted``: the branch is a jump while the key is off. ``in_init``: the
+    branch is in memory that is freed after init."""
 
     code: int
     target: int
     key: int
     inverted: bool
+    in_init: bool
 
 
 class JumpLabels:
@@ -39,6 +41,8 @@ class JumpLabels:
         self._computer = computer = base.computer
         self._text = base.text
         self._tables: list[tuple[int, int]] = []
+        self._coming: set[tuple[int, int]] = set()
+        """The tables of modules whose init has not ended."""
         first = computer.symbols.lookup("__start___jump_table")
         last = computer.symbols.lookup("__stop___jump_table")
         if first and last:
@@ -47,16 +51,31 @@ class JumpLabels:
         if initialized:
             computer.memory.write(initialized, b"\1")
 
-    def add(self, table: tuple[int, int]) -> None:
+    def add(self, table: tuple[int, int], init: range = range(0)) -> None:
         """``jump_label_add_module``: add the branches of a module, and set each to the state of its key.
-        ``table``: start and end of its ``__jump_table``; both 0 if it has none."""
+        ``table``: start and end of its ``__jump_table``; both 0 if it has none. ``init``: the addresses
+        that are freed after init."""
         if table[0]:
+            self._mark_init(table, init)
             self._tables.append(table)
+            self._coming.add(table)
             for entry in self._entries(table):
                 self._transform(entry)
 
+    def _mark_init(self, table: tuple[int, int], init: range) -> None:
+        """``jump_entry_set_init``: mark the entries of branches in ``init``."""
+        for at, entry in zip(range(*table, _ENTRY.size), self._entries(table), strict=False):
+            if entry.code in init:
+                key = self._computer.space.read_u64(at + 8)
+                self._computer.memory.write(at + 8, (key | _IN_INIT).to_bytes(8, "little"))
+
+    def live(self, table: tuple[int, int]) -> None:
+        """Note that the init of a module has ended: its branches in init no longer change."""
+        self._coming.discard(table)
+
     def remove(self, table: tuple[int, int]) -> None:
         """``jump_label_del_module``: remove the branches of a module."""
+        self._coming.discard(table)
         if table in self._tables:
             self._tables.remove(table)
 
@@ -71,13 +90,14 @@ class JumpLabels:
                 (at + 4 + target) & _U64,
                 (at + 8 + (key & ~_FLAGS)) & _U64,
                 bool(key & _INVERTED),
+                bool(key & _IN_INIT),
             )
 
     @service("jump_label_update", embedded=False)
     def jump_label_update(self, key: Ptr) -> None:
         for table in self._tables:
             for entry in self._entries(table):
-                if entry.key == key:
+                if entry.key == key and (not entry.in_init or table in self._coming):
                     self._transform(entry)
 
     def _transform(self, entry: _Entry) -> None:
