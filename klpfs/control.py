@@ -15,7 +15,7 @@ _RECORD = re.compile(rb"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _RECORD_BYTES = 8192
 _MODULE = re.compile(
-    r"(.*?) (\d+) (-?\d+|-) (.*?) (?:Live|Loading|Unloading|Unknown) 0x[0-9a-f]+(?: \([^)\n]*\))?\n",
+    r"(.*?) (\d+) (-?\d+|-) (-|.*?,) (?:Live|Loading|Unloading|Unknown) 0x[0-9a-f]+(?: \([^)\n]*\))?\n",
     re.DOTALL,
 )
 """A line of proc/modules (``m_show``, kernel/module/procfs.c). Names may contain anything but NUL."""

@@ -88,7 +88,10 @@ def compiler() -> tuple[str, ...]:
 
     Each command is tested once. Raise ToolchainError if it cannot build for the kernel.
     """
-    command = tuple(shlex.split(os.environ.get("CC", ""))) or ("gcc",)
+    program, *options = shlex.split(os.environ.get("CC", "")) or ["gcc"]
+    if "/" in program:  # it may be run in another directory
+        program = os.path.abspath(program)
+    command = (program, *options)
     _probe(command)
     return command
 
@@ -244,6 +247,8 @@ class _Steps:
 
     def __init__(self, work: Path, report: LineCallback, warn: LineCallback) -> None:
         self._environment = {**os.environ, "TMPDIR": str(work)}
+        self._empty = work / "empty"
+        self._empty.mkdir()
         for name in ("CPATH", "C_INCLUDE_PATH"):  # gcc uses them even with -nostdinc
             self._environment.pop(name, None)
         self.report = report
@@ -268,8 +273,13 @@ class _Steps:
             raise CompileError("".join(failed))
 
     def _run(self, command: list[str]) -> tuple[int, str]:
+        directory = None
+        if any(os.path.basename(word).startswith("@") for word in command):
+            # gcc passes the name of a source to its compiler, which takes @x for a file of options.
+            directory = self._empty
+            command = [*command, f"-ffile-prefix-map={directory}=."]
         ran = subprocess.run(
-            command, env=self._environment, stdin=subprocess.DEVNULL,
+            command, env=self._environment, cwd=directory, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             check=False,
         )  # fmt: skip
@@ -295,7 +305,9 @@ def _compile(
 
 def _argument(path: Path) -> str:
     """Return a path as an argument of gcc, which takes ``-x`` for an option and ``@x`` for a file of
-    options."""
+    options. See also `_Steps._run`."""
+    if path.name.startswith("@"):
+        return os.path.abspath(path)
     return str(path) if path.is_absolute() or str(path)[:1].isalnum() else f"./{path}"
 
 

@@ -211,6 +211,24 @@ def test_static_keys(image: Image) -> None:
     trio.run(run)
 
 
+def test_files_that_the_kernel_marks_as_permanent(image: Image) -> None:
+    """Its own pde_make_permanent() sets the flag, in its own struct proc_dir_entry."""
+
+    async def run() -> None:
+        kernel = Kernel(image, VirtualClock())
+        async with trio.open_nursery() as nursery:
+            await kernel.boot(nursery)
+            entries = kernel.proc.root.children
+            for name in ("version", "uptime", "meminfo", "loadavg", "cmdline", "filesystems"):
+                await kernel.proc._remove(entries[name])
+            assert {"version", "uptime", "meminfo", "loadavg"} <= entries.keys()
+            assert not {"cmdline", "filesystems"} & entries.keys()
+            nursery.cancel_scope.cancel()
+        kernel.close()
+
+    trio.run(run)
+
+
 def test_per_cpu_variables_of_modules(image: Image) -> None:
     """They are allocated behind those of the kernel, until there is no more room."""
     kernel = Kernel(image, VirtualClock())

@@ -65,7 +65,7 @@ class Sysfs(KobjectListener):
                 async with caller_task(self._kernel, caller):
                     await store_data(data)
 
-        file = Attribute(show, store, attribute.permissions)
+        file = Attribute(show, store, attribute.permissions & 0o777)
         file.immediate = not inspect.iscoroutinefunction(attribute.show)
         if attribute.size is not None:
             file.size = attribute.size
