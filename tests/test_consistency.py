@@ -19,6 +19,7 @@ from klp_guest import Call, Guest, booted, patch_source
 from klpfs.machine.instructions import NOP5, jump_to
 from klpfs.machine.kernel.livepatch import consistency
 from klpfs.machine.kernel.livepatch.consistency import LEAVE, PRESETS, SWITCH
+from klpfs.machine.kernel.proc_pid import proc_pid_stack
 from klpfs.pytest_plugin import Machine
 
 Ko = Callable[..., Path]
@@ -255,8 +256,8 @@ async def test_refcount_switches_when_the_last_call_returns(guest: Guest, ko: Ko
     first = await guest.start("nap")
     await guest.insmod(patch(ko, "refcount", one=11, nap=99))
     second = await guest.start("nap")
-    assert "nap+0x" in guest.kernel.stack_text(second.task)
-    assert "klp_refcount_return" not in guest.kernel.stack_text(second.task)
+    assert "nap+0x" in proc_pid_stack(guest.kernel.base, second.task)
+    assert "klp_refcount_return" not in proc_pid_stack(guest.kernel.base, second.task)
     guest.set("wake", 1)
     await guest.advance(0.2)
     assert (first.returned, second.returned) == (1001, 1001)

@@ -100,7 +100,7 @@ def disassembly(kernel: Kernel, address: int) -> str:
     for instruction in disasm.disassemble(code, address):
         line = f"{instruction.address:16x}:\t{instruction.code.hex(' '):<24}\t{instruction.text}"
         if instruction.target is not None:
-            line += f" <{kernel.name_of(instruction.target)}>"
+            line += f" <{kernel.ftrace.sprint_symbol(instruction.target)}>"
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from klpfs.machine.kernel.kernel import Kernel
 from klpfs.machine.kernel.oops.taint import Taint
 from klpfs.machine.kernel.oops.watchdog import LIMITS
 from klpfs.machine.kernel.proc import S_IFDIR, ProcEntry
+from klpfs.machine.kernel.proc_pid import proc_pid_stack, proc_pid_status
 from klpfs.machine.kernel.sched.core import Task
 
 
@@ -51,11 +52,11 @@ class ProcRoot(DynamicDirectory, ProcDirectory):
         directory = ProcDirectory(0o555)
         kernel = self._kernel
         directory.add("comm", text_file(lambda: f"{task.comm}\n", 0o644))
-        directory.add("stack", text_file(lambda: kernel.stack_text(task), 0o400))
+        directory.add("stack", text_file(lambda: proc_pid_stack(kernel.base, task), 0o400))
         if kernel.abi.patch_state:
             directory.add("patch_state", text_file(lambda: f"{task.struct.patch_state}\n", 0o400))
         directory.add("wchan", text_file(lambda: task.service or "0"))
-        directory.add("status", text_file(lambda: kernel.status_text(task)))
+        directory.add("status", text_file(lambda: proc_pid_status(kernel.base, task)))
         return directory
 
 
@@ -66,7 +67,7 @@ class Procfs:
         self._kernel = kernel
         self.root = ProcRoot(kernel)
         self.root.add("modules", text_file(kernel.modules.proc_modules))
-        self.root.add("kallsyms", text_file(kernel.kallsyms_text))
+        self.root.add("kallsyms", text_file(kernel.kallsyms.text))
         self._add_sysctls()
         for entry in kernel.proc.root.children.values():
             self._mirror(entry)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The services that every other service of a kernel is built on."""
+"""The services that every other service of a kernel is built on, and their construction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Base:
 
 
 def build(computer: Computer, clock: Clock, *, command_line: str = "") -> Base:
-    """Build the base of a kernel on ``computer``. ``command_line`` is for an image that brings none."""
+    """Build the base of a kernel on ``computer``. ``command_line`` is for an image without one."""
     services = Services(computer)
     slab = services.offer(Slab(computer))
     random = services.offer(RandomNumbers(computer, clock))

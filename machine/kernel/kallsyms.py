@@ -16,6 +16,15 @@ class Kallsyms:
     def __init__(self, base: Base) -> None:
         self._computer = base.computer
 
+    def text(self) -> str:
+        """Return the content of /proc/kallsyms for root (``s_show``). The letter of an exported symbol is a
+        capital."""
+        return "".join(
+            f"{symbol.addr:016x} {symbol.kind if symbol.kind != 'U' else 'u'} {symbol.name}"
+            + (f"\t[{module}]\n" if module else "\n")
+            for symbol, module in self._computer.symbols
+        )
+
     def _put(self, buffer: int, text: str) -> int:
         data = text.encode("utf-8", "surrogateescape")[: _KSYM_SYMBOL_LEN - 1]
         self._computer.memory.write(buffer, data + b"\0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All services of one kernel, put together in the order in which they stand on each other."""
+"""A kernel: its subsystems, built in the order in which they depend on each other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ from klpfs.machine.kernel.module.subscribers import ModuleSubscriber, Stage
 from klpfs.machine.kernel.oops.build import build as build_oops
 from klpfs.machine.kernel.printk.dyndbg import DynamicDebug
 from klpfs.machine.kernel.proc import Proc
-from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.trace.build import build as build_trace
 from klpfs.machine.kernel.usermem import UserMemory
 from klpfs.machine.kernel.work.build import build as build_work
@@ -45,13 +44,14 @@ from klpfs.machine.kernel.work.build import build as build_work
 DEFAULT_MEMORY = 256 << 20
 """Bytes of RAM."""
 DEFAULT_COMMAND_LINE = "BOOT_IMAGE=klpfs"
-"""What /proc/cmdline says, unless the image brings its own."""
+"""Content of /proc/cmdline for an image without a command line."""
 
 
 class Kernel:
     """A kernel image on a computer, with its services. `boot` starts it.
 
-    ``clock``: real or virtual time. With ``slice_instructions`` a run can be repeated exactly.
+    With a virtual ``clock`` and ``slice_instructions``, the length of a slice in instructions, a run can be
+    repeated exactly.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Kernel:
         self.stack = base.stack
         self.traps = base.traps
         self.bugs = base.bugs
-        base.services.offer(Kallsyms(base))
+        self.kallsyms = base.services.offer(Kallsyms(base))
         base.services.offer(SystemInfo(base))
         base.services.offer(KmemCaches(base))
         self.kobjects = KobjectTree()
@@ -216,8 +216,8 @@ class Kernel:
 
     @contextmanager
     def entered(self) -> Iterator[trio.CancelScope]:
-        """A process of the host is in the kernel for as long as the block lasts. The scope is shielded:
-        only `power_off` cancels it. Raises OSError(EINTR) if it did, before or meanwhile."""
+        """Run the body as an operation of a process of the host in the kernel. The scope is shielded: only
+        `power_off` cancels it. Raises OSError(EINTR) if the machine is off, before or after the body."""
         if self._off:
             raise OSError(errno.EINTR, "the power is off")
         with trio.CancelScope(shield=True) as scope:
@@ -230,50 +230,11 @@ class Kernel:
             raise OSError(errno.EINTR, "the power is off")
 
     def power_off(self) -> None:
-        """Nobody stays in the kernel, whatever it waits for there, and nobody gets there any more."""
+        """Cancel the operations of all processes of the host in the kernel, and refuse new ones."""
         self._off = True
         for scope in self._inside:
             scope.cancel()
 
     def close(self) -> None:
-        """Switch the computer off."""
+        """Stop the timer thread of the CPU."""
         self.computer.cpu.close()
-
-    # -- what people see of it --------------------------------------------------------------------
-
-    def name_of(self, address: int) -> str:
-        """``name+0xoffset`` of code, also of a trampoline, which has no symbol of its own."""
-        for site in self.ftrace.enabled_sites():
-            for ops in site.ops:
-                view = self.computer.space.view("struct ftrace_ops", ops)
-                start = int(view.trampoline)
-                if start <= address < start + view.trampoline_size:
-                    handler = self.symbols.sprint_symbol_no_offset(int(view.func))
-                    return f"ftrace_trampoline of {handler}"
-        return self.symbols.sprint_symbol(address)
-
-    def stack_text(self, task: Task) -> str:
-        """/proc/<pid>/stack, ``proc_pid_stack``."""
-        return "".join(
-            f"[<0>] {self.symbols.sprint_backtrace(entry)}\n"
-            for entry in self.stack.walk(task)
-            if not self.sched.is_return(entry)
-        )
-
-    def status_text(self, task: Task) -> str:
-        """The head of /proc/<pid>/status."""
-        letter = {0: "R (running)", 1: "S (sleeping)", 2: "D (disk sleep)"}
-        state = letter.get(int(task.state) & 3, "X (dead)")
-        parent = self.sched.parent_pid(task)
-        return (
-            f"Name:\t{task.comm}\nState:\t{state}\nTgid:\t{task.pid}\nPid:\t{task.pid}\n"
-            f"PPid:\t{parent}\n"
-        )
-
-    def kallsyms_text(self) -> str:
-        """/proc/kallsyms, for root. A capital letter is an export: no symbol of another's is one."""
-        return "".join(
-            f"{symbol.addr:016x} {symbol.kind if symbol.kind != 'U' else 'u'} {symbol.name}"
-            + (f"\t[{module}]\n" if module else "\n")
-            for symbol, module in self.symbols
-        )

@@ -2,7 +2,7 @@
 """Python functions that replace functions of the kernel.
 
 A method marked with `service` is called by a trap at the entry of the kernel function of that name. Its
-annotations tell how to read the argument registers. Its return value goes to RAX, and an OSError becomes
+annotations say how to read the argument registers. Its return value goes to RAX, and an OSError becomes
 ``-errno``. A plain method runs inside the trap and cannot wait. An ``async`` method runs on the guest task
 that called the function, and that task waits until the method returns.
 """
@@ -37,8 +37,8 @@ _PROLOGUE_OFFSET = 16
 
 
 Prologue = Callable[[Computer, int, int], bytes]
-"""Function of a computer, an address for the code, and the address of a trap. Returns guest code that calls
-the trap."""
+"""A function that returns guest code which calls a trap. Its arguments are the computer, the address of the
+code, and the address of the trap."""
 
 
 class Marked(NamedTuple):
@@ -69,7 +69,7 @@ def service(
 
 
 def marked(provider: type) -> Iterator[tuple[Marked, str]]:
-    """The services of a class, and the names of their methods."""
+    """Iterate over the services of a class, and the names of their methods."""
     for attribute, function in inspect.getmembers(provider, inspect.isfunction):
         for mark in getattr(function, _ATTRIBUTE, ()):
             yield mark, attribute

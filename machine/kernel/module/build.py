@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The module loader of a kernel, put together."""
+"""Construction of the module loader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from klpfs.machine.kernel.trace.build import Trace
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleLoader:
-    """The modules of one kernel, and the subsystems that are told of them."""
+    """The modules of one kernel, and the subscribers that are called when a module comes or goes."""
 
     modules: Modules
     subscribers: ModuleSubscribers

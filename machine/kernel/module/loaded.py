@@ -39,7 +39,7 @@ class LoadedModule:
 
     elf: ModuleImage
     arguments: str = ""
-    """``name=value`` ... as one line (``mod->args``)."""
+    """Parameters as one line, ``name=value`` separated by blanks (``mod->args``)."""
     taints: int = 0
     placed: bool = False
     struct: Struct = field(init=False)

@@ -11,7 +11,7 @@ _STOP_MASK = 0x8000  # NOTIFY_STOP_MASK
 
 
 class ModuleNotifiers:
-    """The chain of a kernel image; it does nothing if the image has none."""
+    """Calls the notifiers of guest code. It does nothing for an image without ``module_notify_list``."""
 
     def __init__(self, base: Base) -> None:
         self._sched = base.sched
@@ -21,11 +21,11 @@ class ModuleNotifiers:
         self._call_chain_robust = lookup("blocking_notifier_call_chain_robust")
 
     def subscriber(self) -> ModuleSubscriber:
-        """The chain as a subscriber."""
+        """Return the subscriber that calls the notifiers."""
         return ModuleSubscriber(coming=self._coming, live=self._live, going=self._going)
 
     async def _coming(self, module: LoadedModule) -> None:
-        """Raises OSError if a notifier refuses the module."""
+        """Call the notifiers with MODULE_STATE_COMING. Raises OSError if one refuses the module."""
         if not self._head or not self._call_chain:
             return
         if not self._call_chain_robust:

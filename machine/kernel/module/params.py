@@ -46,7 +46,7 @@ def next_argument(line: str) -> tuple[str, str | None, str]:
 
 
 class InvalidValue(OSError):
-    """A parameter rejects a value. ``value`` is the rest of it that was not parsed: the parser of arrays
+    """A parameter rejects a value. ``value`` is what is left of its text in memory: the parser of arrays
     overwrites the commas."""
 
     def __init__(self, number: int, value: str) -> None:
@@ -65,7 +65,7 @@ class Params:
         self._dyndbg = dyndbg
 
     def subscriber(self) -> ModuleSubscriber:
-        """Parse the parameters of a coming module, and destroy those of a module that is freed."""
+        """Return the subscriber that parses the parameters of a module and frees their values."""
         return ModuleSubscriber(coming=self._coming, freed=self._freed)
 
     async def _coming(self, module: LoadedModule) -> None:
@@ -76,9 +76,7 @@ class Params:
         try:
             await self.destroy(module.params(self._computer.space))
         except (PageFault, limits.ListTooLong) as error:
-            self._printk(
-                LOGLEVEL_ERR, f"{module.name}: its parameters are not what they were: {error}"
-            )
+            self._printk(LOGLEVEL_ERR, f"{module.name}: cannot free its parameters: {error}")
 
     async def parse(self, module: str, line: str, params: Iterable[Struct]) -> None:
         """``parse_args``: set the parameters that are named in ``line``.

@@ -32,8 +32,8 @@ _SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),\s*(\d+)")
 
 
 FindSymbol = Callable[[str | None, str, int], int]
-"""``klp_find_object_symbol``: the address of a symbol of an object (None: vmlinux), by its name and position;
-with position 0 it must be the only one. Raises OSError(EINVAL), after a log line."""
+"""``klp_find_object_symbol``: return the address of a symbol of an object (None: vmlinux) by its name and
+position. With position 0 it must be the only one. Raises OSError(EINVAL), after a log line."""
 
 
 class KlpRelocations:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What subsystems do as modules come and go: the one list of it.
+"""The list of what subsystems do when a module comes and goes.
 
 In Linux these are calls of load_module(), prepare_coming_module(), do_init_module(), delete_module() and
 free_module(), kernel/module/main.c.
@@ -17,7 +17,7 @@ from operator import itemgetter
 from klpfs.machine.kernel.module.loaded import LoadedModule
 
 Hook = Callable[[LoadedModule], Awaitable[None] | None]
-"""A function of a subscriber; an ``async`` one may run guest code and wait."""
+"""A function of a subscriber. An ``async`` function may run guest code and wait."""
 
 
 def _nothing(_module: LoadedModule) -> None:
@@ -25,7 +25,7 @@ def _nothing(_module: LoadedModule) -> None:
 
 
 class Stage(enum.IntEnum):
-    """The order in which subscribers are told of a coming module."""
+    """The order in which the subscribers are called for a coming module."""
 
     SYMBOLS = enum.auto()
     """``add_kallsyms``."""
@@ -54,7 +54,7 @@ class ModuleSubscriber:
     """The functions of one subsystem. `going` and `freed` undo `coming`."""
 
     coming: Hook = _nothing
-    """Called before the init function runs. Raises OSError to refuse the module."""
+    """Called before the init function runs. It raises OSError to refuse the module."""
     live: Hook = _nothing
     """Called after the init function has succeeded, before the memory of init is freed."""
     going: Hook = _nothing
@@ -73,41 +73,41 @@ class ModuleSubscribers:
 
     def __init__(self) -> None:
         self._subscribers: list[tuple[Stage, ModuleSubscriber]] = []
-        self._told: dict[LoadedModule, list[ModuleSubscriber]] = {}
+        self._called: dict[LoadedModule, list[ModuleSubscriber]] = {}
         """The subscribers whose `coming` has been called, by module."""
 
     def add(self, stage: Stage, subscriber: ModuleSubscriber) -> None:
-        """Add a subscriber. Modules that are loaded already are not announced to it."""
+        """Add a subscriber. It is not called for modules that are loaded already."""
         insort(self._subscribers, (stage, subscriber), key=itemgetter(0))
 
     async def coming(self, module: LoadedModule) -> None:
-        """Tell all subscribers of a module whose init function is about to run. Raises the exception of the
-        first one that refuses the module, after `ModuleSubscriber.going` of those before it."""
-        told = self._told[module] = []
+        """Call all subscribers for a module whose init function is about to run. Raises the exception of the
+        first one that refuses the module, after calling `ModuleSubscriber.going` of those before it."""
+        called = self._called[module] = []
         for _, subscriber in self._subscribers:
-            told.append(subscriber)
+            called.append(subscriber)
             try:
                 await _call(subscriber.coming, module)
             except Exception:
-                for earlier in reversed(told[:-1]):
+                for earlier in reversed(called[:-1]):
                     await _call(earlier.going, module)
                 raise
 
     async def live(self, module: LoadedModule) -> None:
-        """Tell all subscribers that the init function has succeeded."""
-        for subscriber in reversed(self._told[module]):
+        """Call all subscribers for a module whose init function has succeeded."""
+        for subscriber in reversed(self._called[module]):
             await _call(subscriber.live, module)
 
     async def going(self, module: LoadedModule) -> None:
-        """Tell all subscribers that the module goes."""
-        for subscriber in reversed(self._told[module]):
+        """Call all subscribers for a module that is being unloaded, or whose init function has failed."""
+        for subscriber in reversed(self._called[module]):
             await _call(subscriber.going, module)
 
     async def freed(self, module: LoadedModule) -> None:
-        """Tell all subscribers that know the module that its memory is about to be freed. The others are told
-        even if one raises an exception."""
+        """Call the subscribers whose `coming` was called for the module, before its memory is freed. If one
+        raises an exception, the others are called nevertheless."""
         async with AsyncExitStack() as stack:
-            for subscriber in self._told.pop(module, ()):
+            for subscriber in self._called.pop(module, ()):
                 stack.push_async_callback(_call, subscriber.freed, module)
 
 

@@ -41,7 +41,7 @@ class ModuleSysfs:
         self._kobjects: dict[str, Kobject] = {}
 
     def subscriber(self) -> ModuleSubscriber:
-        """Make the directory of a coming module, and remove that of a module that is freed."""
+        """Return the subscriber that creates and removes the directory of a module."""
         return ModuleSubscriber(coming=self.add, freed=self.remove)
 
     def add(self, module: LoadedModule) -> None:

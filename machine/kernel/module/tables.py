@@ -15,7 +15,7 @@ from klpfs.machine.kernel.trace.jump_label import JumpLabels
 def subscribe(
     subscribers: ModuleSubscribers, base: Base, *, ftrace: Ftrace, jump_labels: JumpLabels
 ) -> None:
-    """Add the subscribers that keep these tables."""
+    """Add the subscribers that register these tables and remove them."""
     tables = _Tables(base, ftrace)
     subscribers.add(
         Stage.SYMBOLS,
@@ -53,6 +53,8 @@ def subscribe(
 
 
 class _Tables:
+    """Registers and removes the tables of modules that need more than one call."""
+
     def __init__(self, base: Base, ftrace: Ftrace) -> None:
         self._symbols = base.computer.symbols
         self._bugs = base.bugs

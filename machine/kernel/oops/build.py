@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reports about broken guest code beyond those of `Base.traps`, put together."""
+"""Construction of the error reports that need more than `Base`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from klpfs.machine.kernel.work.timer import Timers
 
 @dataclass(frozen=True, kw_only=True)
 class Oops:
-    """What this folder provides, beyond the traps and taints of `Base`."""
+    """The services of this folder that are not in `Base`."""
 
     slub_debug: SlubDebug
     watchdog: Watchdog

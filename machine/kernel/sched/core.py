@@ -528,7 +528,7 @@ class Scheduler:
             hook(task)
 
     def might_sleep(self, file: str, line: int) -> None:
-        """``might_sleep()`` at this place in the kernel's source."""
+        """``might_sleep``: call `on_might_sleep` if the current task is in atomic context."""
         if self.preempt_count or not self.interrupts_on:
             for hook in self.on_might_sleep:
                 hook(file, line)
@@ -547,7 +547,7 @@ class Scheduler:
         await trio.lowlevel.checkpoint()
 
     async def raise_exception(self, task: Task, stop: Stop) -> None:
-        """Have an exception of ``task`` dealt with. Raises TaskExit if it ends the task."""
+        """Call the handlers of an exception of ``task``. Raises TaskExit if it ends the task."""
         for hook in self.on_exception:
             await hook(task, stop)
 

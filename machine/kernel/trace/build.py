@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tracing and the changing of kernel text, put together."""
+"""Construction of static keys, ftrace and the function tracer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from klpfs.machine.kernel.trace.tracer import Tracer
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What this folder provides."""
+    """The services of this folder that other services use."""
 
     jump_labels: JumpLabels
     ftrace: Ftrace
@@ -21,7 +21,7 @@ class Trace:
 
 
 def build(base: Base) -> Trace:
-    """Build static keys, ftrace and the function tracer."""
+    """Build the services of this folder."""
     offer = base.services.offer
     jump_labels = offer(JumpLabels(base))
     ftrace = offer(Ftrace(base))

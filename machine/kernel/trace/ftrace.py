@@ -4,8 +4,7 @@
 A site is five bytes at the entry of a function. It holds
 
 - a nop, if no ``ftrace_ops`` covers the function;
-- a call to the trampoline of the ops, if one does. The trampoline is a copy of the image's own
-  ``ftrace_caller`` or ``ftrace_regs_caller`` that calls ``ops->func`` directly;
+- a call to the trampoline of the ops, if one does (`klpfs.machine.kernel.trace.trampoline`);
 - a call to the image's ``ftrace_caller`` or ``ftrace_regs_caller``, if several do. It calls
   ``ftrace_ops_list_func``, which walks the list of ops.
 
@@ -15,7 +14,6 @@ The ops, their filters and their list are structs in guest memory, which guest c
 from __future__ import annotations
 
 import errno
-import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -23,12 +21,11 @@ from fnmatch import fnmatchcase
 
 import trio
 
-from klpfs.machine.instructions import CALL_SIZE, NOP5, call_to, target_of
+from klpfs.machine.instructions import NOP5, call_to, target_of
 from klpfs.machine.kernel.base import Base
-from klpfs.machine.kernel.sched.core import Task
-from klpfs.machine.kernel.sched.task import THREAD_SIZE
 from klpfs.machine.kernel.service import S32, U64, Ptr, service
-from klpfs.machine.memory import PageFault
+from klpfs.machine.kernel.trace.ftrace_hash import FtraceHashes
+from klpfs.machine.kernel.trace.trampoline import Trampolines
 from klpfs.machine.structs import Struct
 
 ENABLED = 1 << 0
@@ -41,14 +38,10 @@ IPMODIFY = 1 << 12
 PERMANENT = 1 << 16
 """``ftrace_ops.flags``, include/linux/ftrace.h."""
 
-_RET = b"\xc3"
 _FILTER_MAX = 512
-_HASH_MAX_BITS = 12
-_OP_REFERENCE = 7  # mov function_trace_op(%rip), %rdx
 _MCOUNT_MAX_OFFSET = 4
 """Largest offset of a site from the beginning of its function, in bytes: the size of an endbr64."""
 _INVALID = "__ftrace_invalid_address__"
-_GOLDEN_RATIO_64 = 0x61C8864680B583EB
 
 
 @dataclass(slots=True)
@@ -65,10 +58,9 @@ class Ftrace:
     def __init__(self, base: Base) -> None:
         self._computer = computer = base.computer
         self._space = computer.space
-        self._sched = base.sched
-        self._slab = base.slab
         self._text = base.text
-        self._stack = base.stack
+        self._hashes = FtraceHashes(base)
+        self._trampolines = Trampolines(base)
         self._sites: dict[int, Site] = {}
         self._order: list[int] | None = None
         self._claimed: dict[int, int] = {}
@@ -171,61 +163,10 @@ class Ftrace:
     def hash(self, ops: int, *, notrace: bool = False) -> set[int]:
         """Return the addresses in the ``filter_hash`` of ``ops``, where an empty set means all functions, or
         in its ``notrace_hash``, the sites that are excluded. Raises PageFault if it is corrupted."""
-        hashes = self._view(ops).func_hash
-        found = hashes.notrace_hash if notrace else hashes.filter_hash
-        if not found:
-            return set()
-        if found.size_bits > _HASH_MAX_BITS:
-            raise PageFault(int(found))  # not an ftrace_hash
-        ips = set()
-        for i in range(1 << found.size_bits):
-            bucket = found.buckets[i].address_
-            for entry in self._space.hlist_entries(bucket, "struct ftrace_func_entry", "hlist"):
-                ips.add(entry.ip)
-        return ips
+        return self._hashes.read(self._view(ops).func_hash, notrace=notrace)
 
     def _store_hash(self, ops: int, ips: set[int], *, notrace: bool) -> None:
-        """Replace a hash of ``ops``, and free the old one. An empty set is stored as NULL."""
-        holder = self._view(ops).func_hash
-        member = "notrace_hash" if notrace else "filter_hash"
-        old = int(getattr(holder, member))
-        setattr(holder, member, self._new_hash(ips) if ips else 0)
-        self._free_hash(old)
-
-    def _new_hash(self, ips: set[int]) -> Struct:
-        """Allocate an ``ftrace_hash`` with the size that ``dup_hash`` would choose."""
-        space, owner = self._space, "ftrace_hash"
-        hash_: Struct = space.view(
-            "struct ftrace_hash", self._slab.alloc(space.types.sizeof("struct ftrace_hash"), owner)
-        )
-        bits = min(max(len(ips).bit_length() - 1, 0), 12)
-        buckets = self._slab.alloc(8 << bits, owner)
-        hash_.size_bits, hash_.buckets, hash_.count = bits, buckets, len(ips)
-        entry_size = space.types.sizeof("struct ftrace_func_entry")
-        for ip in ips:
-            entry = space.view("struct ftrace_func_entry", self._slab.alloc(entry_size, owner))
-            entry.ip = ip
-            key = (ip * _GOLDEN_RATIO_64 % (1 << 64)) >> (64 - bits) if bits else 0
-            space.hlist_add_head(entry.member_address_("hlist"), buckets + 8 * key)
-        return hash_
-
-    def _free_hash(self, address: int) -> None:
-        if not address or self._slab_does_not_own(address):
-            return
-        hash_ = self._space.view("struct ftrace_hash", address)
-        if hash_.size_bits > _HASH_MAX_BITS:
-            raise PageFault(address)
-        for i in range(1 << hash_.size_bits):
-            bucket = hash_.buckets[i].address_
-            for entry in list(
-                self._space.hlist_entries(bucket, "struct ftrace_func_entry", "hlist")
-            ):
-                self._slab.free(entry.address_)
-        self._slab.free(int(hash_.buckets))
-        self._slab.free(address)
-
-    def _slab_does_not_own(self, address: int) -> bool:
-        return not self._slab.ksize(address)  # the image's static EMPTY_HASH
+        self._hashes.replace(self._view(ops).func_hash, ips, notrace=notrace)
 
     async def set_filter_ip(
         self, ops: int, ip: int, *, remove: bool = False, reset: bool = False
@@ -294,7 +235,7 @@ class Ftrace:
             raise OSError(errno.EINVAL, "IPMODIFY needs a filter")
         covered = self._covered(ops)
         self._check_ipmodify(ops, covered)
-        view.trampoline = self._make_trampoline(view)
+        view.trampoline = self._trampolines.create(view, with_regs=bool(view.flags & SAVE_REGS))
         view.next = self._space.read_u64(self._list_head)
         self._space.write_u64(self._list_head, ops)
         self._ops.insert(0, ops)
@@ -316,7 +257,7 @@ class Ftrace:
         covered = self._covered(ops)
         self._uncover(ops, covered)
         await self._update(covered)
-        await self._free_trampoline(view)
+        await self._trampolines.free(view)
 
     async def set_enabled(self, value: int) -> None:
         """``ftrace_enable_sysctl``: enable or disable all call sites. Raises OSError(EBUSY) if a PERMANENT
@@ -359,63 +300,19 @@ class Ftrace:
             site.ip, self._computer.symbol("ftrace_regs_caller" if with_regs else "ftrace_caller")
         )
 
-    # -- trampolines ------------------------------------------------------------------------------
-
-    def _make_trampoline(self, ops: Struct) -> int:
-        """``create_trampoline``: copy the image's ``ftrace_caller`` or ``ftrace_regs_caller``, and change the
-        copy so that it loads ``ops`` and calls ``ops->func``. Returns its address. Raises OSError(ENOMEM)."""
-        computer, symbol = self._computer, self._computer.symbol
-        caller = "ftrace_regs_caller" if ops.flags & SAVE_REGS else "ftrace_caller"
-        call = "ftrace_regs_call" if ops.flags & SAVE_REGS else "ftrace_call"
-        start, end = symbol(caller), symbol(f"{caller}_end")
-        code = bytearray(computer.memory.read(start, end - start) + _RET)
-        size = len(code) + 8
-        try:
-            trampoline = computer.map_pages(
-                computer.modules_area, size, writable=False, executable=True, guard=False
-            )
-        except MemoryError:
-            raise OSError(errno.ENOMEM, "no memory for a trampoline") from None
-        op_at = symbol(f"{caller}_op_ptr") - start
-        code[op_at + 3 : op_at + _OP_REFERENCE] = struct.pack(
-            "<i", len(code) - (op_at + _OP_REFERENCE)
-        )
-        call_at = symbol(call) - start
-        code[call_at : call_at + CALL_SIZE] = call_to(trampoline + call_at, int(ops.func))
-        jump = computer.symbols.lookup("ftrace_regs_caller_jmp")
-        if jump is not None and ops.flags & SAVE_REGS:
-            code[jump - start : jump - start + 2] = b"\x66\x90"
-        self._text.poke_early(trampoline, bytes(code) + struct.pack("<Q", ops.address_))
-        ops.trampoline_size = size
-        self._stack.add_copy(trampoline, size, start)
-        return trampoline
-
-    async def _free_trampoline(self, ops: Struct) -> None:
-        """``arch_ftrace_trampoline_free``, after a wait until no task is in the trampoline
-        (``synchronize_rcu_tasks``)."""
-        start, size = int(ops.trampoline), int(ops.trampoline_size)
-        await self._sched.synchronize_rcu()
-        while any(self._is_inside(task, start, start + size) for task in self._sched):
-            await trio.lowlevel.checkpoint()
-        ops.trampoline = 0
-        self._stack.remove_copy(start)
-        computer = self._computer
-        computer.unmap_pages(computer.modules_area, start, size, guard=False)
-
-    def _is_inside(self, task: Task, start: int, end: int) -> bool:
-        """Return whether ``task`` was stopped between two instructions, and is in ``[start, end)`` or may
-        return there."""
-        if not task.preempted:
-            return False
-        registers = task.registers()
-        if start <= registers["rip"] < end:
-            return True
-        rsp = max(registers["rsp"], task.stack)
-        used = self._computer.memory.read(rsp, task.stack + THREAD_SIZE - rsp)
-        words = struct.unpack(f"<{len(used) // 8}Q", used[: len(used) & -8])
-        return any(start <= word < end for word in words)
-
     # -- output -----------------------------------------------------------------------------------
+
+    def sprint_symbol(self, address: int) -> str:
+        """Like `SymbolTable.sprint_symbol`, but name the trampolines too, which have no symbols."""
+        symbols = self._computer.symbols
+        for site in self.enabled_sites():
+            for ops in site.ops:
+                view = self._space.view("struct ftrace_ops", ops)
+                start = int(view.trampoline)
+                if start <= address < start + view.trampoline_size:
+                    handler = symbols.sprint_symbol_no_offset(int(view.func))
+                    return f"ftrace_trampoline of {handler}"
+        return symbols.sprint_symbol(address)
 
     def describe(self, site: Site) -> str:
         """Return the line of a site in ``enabled_functions`` (``t_show``), without the newline."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Locks, timers, kernel threads, workqueues and RCU, put together."""
+"""Construction of locks, timers, kernel threads, workqueues and RCU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from klpfs.machine.kernel.work.workqueue import Workqueues
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What this folder provides."""
+    """The services of this folder that other services use."""
 
     mutexes: Mutexes
     completions: Completions
