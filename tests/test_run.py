@@ -538,3 +538,15 @@ def test_dependencies_without_depmod(ko: Callable[..., Path], tmp_path: Path) ->
     (tmp_path / "junk.ko").write_text("no module")
     shutil.copy(ko("slow", SLOW), tmp_path)
     assert namespace.dependencies(sorted(tmp_path.iterdir())) == "extra/slow.ko:\n"
+
+
+def test_a_process_whose_read_or_write_oopses_is_killed(run: Run, ko: Callable[..., Path]) -> None:
+    """A page fault kills with SIGKILL, any other Oops with SIGSEGV (``page_fault_oops``, ``oops_end``)."""
+    needs("insmod")
+    module = ko("faulty_000")
+    done = run(
+        "PATH=$PATH:/usr/sbin:/sbin\n"
+        f"insmod {module} fault=read_null where=proc; cat /proc/faulty; echo $?; cat < /proc/faulty; echo $?;"
+        "exec 5< /proc/faulty; cat <&5; echo $?"
+    )
+    assert done.stdout.split() == [str(128 + signal.SIGKILL)] * 3

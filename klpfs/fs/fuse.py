@@ -24,9 +24,10 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
+from klpfs.fs.caller import TaskDied
 from klpfs.fs.errors import user_errno
 from klpfs.fs.inodes import InodeTable, Invalidations, Stale
-from klpfs.fs.interrupt import Interrupts
+from klpfs.fs.interrupt import Interrupts, kill_caller
 from klpfs.fs.nodes import PAGE_SIZE, Caller, Directory, File, Handle, Node, Root, Symlink
 from klpfs.fs.workers import WorkerTrio, call_if_blocked
 
@@ -369,6 +370,9 @@ class FileSystem(pyfuse3.Operations):
         try:
             with self._interrupts.operation(file.caller.pid, file.ino):
                 return await file.handle.read(file.caller, off, size)
+        except TaskDied as death:
+            await kill_caller(file.caller.pid, file.ino, death.signal)
+            raise
         finally:
             await self.settle()  # a read of machine/syscall can change the tree
 
@@ -378,6 +382,9 @@ class FileSystem(pyfuse3.Operations):
         try:
             with self._interrupts.operation(file.caller.pid, file.ino):
                 return await file.handle.write(file.caller, off, buf)
+        except TaskDied as death:
+            await kill_caller(file.caller.pid, file.ino, death.signal)
+            raise
         finally:
             await self.settle()
 

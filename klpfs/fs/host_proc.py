@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from signal import SIGKILL
 from typing import NamedTuple
@@ -92,6 +93,33 @@ def fatal_signal_pending(thread: int) -> bool:
         return True
     pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
     return bool(pending >> SIGKILL - 1 & 1)
+
+
+def kill(process: int, number: int) -> None:
+    """Kill a process by a signal, or by SIGKILL if it blocks, ignores or handles that signal.
+
+    Raise OSError if the process is gone, or belongs to another user.
+    """
+    descriptor = os.pidfd_open(process)
+    try:
+        fields = status(Thread(process, process))
+        masks = (int(fields.get(name, "0"), 16) for name in ("SigBlk", "SigIgn", "SigCgt"))
+        if any(mask >> number - 1 & 1 for mask in masks):
+            number = SIGKILL
+        signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def lives_in_guest(process: int) -> bool:
+    """Return whether a machine of klpfs is mounted on the /sys of a process, as by ``klpfs run``."""
+    try:
+        with open(f"/proc/{process}/mountinfo") as lines:
+            mounts = [line.split() for line in lines]
+    except OSError:
+        return False
+    kinds = [words[words.index("-") + 1] for words in mounts if words[4] == "/sys"]
+    return kinds[-1:] == ["fuse.klpfs"]
 
 
 def thread_group(thread: int) -> int | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from types import TracebackType
 
 import trio
@@ -19,6 +20,8 @@ from klpfs.fs.host_proc import (
     Thread,
     has_open,
     has_signal,
+    kill,
+    lives_in_guest,
     processes,
     thread_group,
     threads,
@@ -122,6 +125,18 @@ async def find_waiters(opener: int, ino: int) -> list[Thread]:
     return await trio.to_thread.run_sync(
         lambda: [thread for other in processes() for thread in blocked_threads(other, ino)]
     )
+
+
+async def kill_caller(opener: int, ino: int, number: int) -> None:
+    """Kill the process whose task died in an operation on a file, if it runs under ``klpfs run``.
+
+    Other processes get an error: their kernel is the host's.
+    """
+    waiting = {thread.process for thread in await find_waiters(opener, ino)}
+    process = thread_group(opener) if len(waiting) != 1 else waiting.pop()
+    if process is not None and await trio.to_thread.run_sync(lives_in_guest, process):
+        with suppress(OSError):
+            kill(process, number)
 
 
 def find_closers(opener: int) -> list[Thread]:
