@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +28,13 @@ SECONDS = 60
 SOURCE = '#include <linux/module.h>\nMODULE_LICENSE("GPL");\n'
 
 
-def klpfs(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+def klpfs(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-m", "klpfs", *map(str, arguments)],
-        capture_output=True, text=True, timeout=SECONDS, check=False, **options,
-    )  # type: ignore[call-overload,no-any-return]  # fmt: skip
+        capture_output=True, text=True, timeout=SECONDS, check=False, env=env, cwd=cwd,
+    )  # fmt: skip
 
 
 # Releases
@@ -126,7 +129,7 @@ def pretend(directory: Path) -> None:
 )  # fmt: skip
 def test_a_directory_is_no_machine(tmp_path: Path, command: tuple[str, ...]) -> None:
     pretend(tmp_path)
-    for options, environment in ((["-m", tmp_path], {}), ([], {"KLPFS_MOUNT": str(tmp_path)})):
+    for options, environment in ((["-m", str(tmp_path)], {}), ([], {"KLPFS_MOUNT": str(tmp_path)})):
         name, *arguments = command
         done = klpfs(name, *options, *arguments, env={**os.environ, **environment})
         assert (done.returncode, done.stdout) == (1, "")
@@ -237,7 +240,7 @@ def test_no_planted_link_is_written_to(tmp_path: Path, monkeypatch: pytest.Monke
     victim.write_text("untouched")
     for i in range(os.getpid(), os.getpid() + 3):
         (output / f".good.ko.{i}").symlink_to(victim)
-    monkeypatch.setattr(kbuild.secrets, "token_hex", lambda _size: "guessed")
+    monkeypatch.setattr(secrets, "token_hex", lambda _size: "guessed")
     (output / ".guessed.ko").symlink_to(victim)
     with pytest.raises(FileExistsError):
         kbuild.build([source], output)

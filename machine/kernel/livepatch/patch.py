@@ -31,7 +31,7 @@ class PatchedFunctions:
         self._space = common.space
         self._slab = common.base.slab
         self._messages = common.messages
-        self._traps = common.base.traps
+        self._bugs = common.base.bugs
         self._printk = common.base.printk
         self._redirections = redirections
         self._klp_ops = common.base.computer.symbol("klp_ops")
@@ -187,7 +187,7 @@ class PatchedFunctions:
             self._stuck.append(ops.address_)
 
     def _warn_on(self, line: int, function: str) -> None:
-        self._traps.warn("kernel/livepatch/patch.c", line, function)
+        self._bugs.warn("kernel/livepatch/patch.c", line, function)
 
     # -- objects ----------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class FtraceRedirection:
         self._ftrace = ftrace_
         self._messages = common.messages
         self._abi = common.abi
-        self._traps = common.base.traps
+        self._bugs = common.base.bugs
         # Before DYNAMIC_FTRACE_WITH_ARGS, only all registers include the instruction pointer.
         has_args = common.base.computer.adapter.has_type("ftrace_regs")
         self._flags = ftrace.DYNAMIC | ftrace.IPMODIFY | ftrace.PERMANENT
@@ -84,7 +84,7 @@ class FtraceRedirection:
         return True
 
     def _warn_on(self, line: int) -> None:
-        self._traps.warn("kernel/livepatch/patch.c", line, "klp_unpatch_func")
+        self._bugs.warn("kernel/livepatch/patch.c", line, "klp_unpatch_func")
 
     def select(self, func: Struct, version: int) -> None:
         """Do nothing: the handler looks at the stack of the function at each call."""

@@ -180,7 +180,7 @@ class Modules:
         if refcnt.counter > 0:
             refcnt.counter -= 1
         else:
-            self._traps.warn("kernel/module/main.c", 857, "module_put")
+            self._bugs.warn("kernel/module/main.c", 857, "module_put")
 
     @service("try_module_get")
     def try_module_get(self, address: Ptr) -> int:
