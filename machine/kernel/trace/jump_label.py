@@ -42,11 +42,13 @@ class JumpLabels:
         self._text = base.text
         self._tables: list[tuple[int, int]] = []
         self._coming: set[tuple[int, int]] = set()
-        """The tables of modules whose init has not ended."""
+        """The tables whose branches in init can change: of modules whose init has not ended."""
         first = computer.symbols.lookup("__start___jump_table")
         last = computer.symbols.lookup("__stop___jump_table")
         if first and last:
             self._tables.append((first, last))
+            if not computer.image.booted:  # jump_label_init() has not run, and init memory stays
+                self._coming.add((first, last))
         initialized = computer.symbols.lookup("static_key_initialized")
         if initialized:
             computer.memory.write(initialized, b"\1")
@@ -63,11 +65,12 @@ class JumpLabels:
                 self._transform(entry)
 
     def _mark_init(self, table: tuple[int, int], init: range) -> None:
-        """``jump_entry_set_init``: mark the entries of branches in ``init``."""
+        """``jump_entry_set_init``: mark the entries of branches in ``init``, and no others. The compiler has
+        marked all of them, for objtool."""
         for at, entry in zip(range(*table, _ENTRY.size), self._entries(table), strict=False):
-            if entry.code in init:
-                key = self._computer.space.read_u64(at + 8)
-                self._computer.memory.write(at + 8, (key | _IN_INIT).to_bytes(8, "little"))
+            key = self._computer.space.read_u64(at + 8) & ~_IN_INIT
+            key |= _IN_INIT if entry.code in init else 0
+            self._computer.memory.write(at + 8, key.to_bytes(8, "little"))
 
     def live(self, table: tuple[int, int]) -> None:
         """Note that the init of a module has ended: its branches in init no longer change."""
