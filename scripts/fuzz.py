@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 import fuzzing  # noqa: E402
 
 from klpfs.modules import kbuild  # noqa: E402
+from klpfs.terminal import LINES, printable  # noqa: E402
 
 HANG_SECONDS = 60
 CAP = 1 << 30
@@ -199,7 +200,8 @@ def main(
         click.echo(json.dumps([asdict(result) for result in results], indent=2))
     for result in results:
         for fault in result.faults:
-            console.print(f"{result.target}: {fault['input']}\n{fault['report']}", markup=False)
+            text = f"{result.target}: {fault['input']}\n{fault['report']}"
+            console.print(printable(text, LINES), markup=False, emoji=False)
     if any(result.faults for result in results):
         raise SystemExit(1)
 
