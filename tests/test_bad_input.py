@@ -179,6 +179,25 @@ def test_a_name_with_a_slash_in_it(klpfs_machine: Machine, ko: Callable[..., Pat
     machine.write("machine/rmmod", "livepatch/sample")  # rmmod(8) would take the name for a path
 
 
+def test_a_user_of_a_module_with_a_slash_in_its_name(
+    klpfs_machine: Machine, ko: Callable[..., Path]
+) -> None:
+    machine = klpfs_machine
+    machine.insmod(ko("below", module(
+        "int below(void);\nint below(void) { return 3; }\nEXPORT_SYMBOL(below);\n"
+        "int init_module(void) { return 0; }\nvoid cleanup_module(void) { }"
+    )))  # fmt: skip
+    above = ko("above_it", module(
+        "int below(void);\nint init_module(void) { return below() - 3; }\n"
+        "void cleanup_module(void) { }"
+    )).read_bytes()  # fmt: skip
+    machine.insmod(above.replace(b"above_it\0", b"../../up\0"))
+    assert os.listdir(machine.path("sys/module/below/holders")) == ["..!..!up"]
+    machine.write("machine/rmmod", "../../up")
+    assert os.listdir(machine.path("sys/module/below/holders")) == []
+    machine.rmmod("below")
+
+
 def test_what_sysfs_has_of_a_module_s_sections(machine: Machine, ko: Callable[..., Path]) -> None:
     machine.insmod(ko("params", PARAMETERS))
     text = machine.path("sys/module/params/sections/.text")

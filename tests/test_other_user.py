@@ -22,6 +22,7 @@ from klpfs.machine.image import embedded
 from klpfs.mounting import daemon, mounts, server
 from klpfs.mounting.kernel_tree import kernel_tree
 from klpfs.pytest_plugin import Machine
+from klpfs.running import namespace
 
 pytestmark = [
     pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse"),
@@ -183,6 +184,45 @@ class TestAMachineOfAUser:
         assert refused == "EACCES"
         assert f"\nUid:\t{NOBODY}\t" in status
         assert ended
+
+    def test_only_the_user_finds_it(self, place: Path) -> None:
+        """Root could be made to run in a kernel of the user's, and to read files of its."""
+
+        def find() -> str:
+            try:
+                return str(control.find_machine(str(place)))
+            except control.NoMachine as error:
+                return str(error)
+
+        def both() -> tuple[str, bool, str]:
+            return find(), place in control.machines(), in_a_child(find, NOBODY)
+
+        by_root, listed, by_user = with_a_users_machine(place, both)
+        assert by_root == f"the machine on {place} belongs to another user (uid {NOBODY})"
+        assert not listed
+        assert by_user == str(place)
+
+    def test_the_user_finds_it_in_the_view_of_klpfs_run(self, place: Path) -> None:
+        """There the user is root of a user namespace."""
+
+        def inside() -> tuple[int, str, str, str]:
+            pr_set_dumpable = 4  # setuid(2) has cleared it, and then /proc/self belongs to root
+            ctypes.CDLL(None).prctl(pr_set_dumpable, 1, 0, 0, 0)
+            root = mounts.open_machine(place)
+            namespace.enter(place, root, [])
+            found = control.find_machine(str(place))
+            flags = {
+                line.split()[4]: line.split()[5]
+                for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            }
+            return os.geteuid(), str(found), flags["/proc"], Path("/proc/self/comm").read_text()
+
+        try:
+            uid, found, flags, _ = with_a_users_machine(place, lambda: in_a_child(inside, NOBODY))
+        except namespace.NamespaceError as error:
+            pytest.skip(str(error))
+        assert (uid, found) == (0, str(place))
+        assert {"nosuid", "nodev", "noexec"} <= set(flags.split(","))
 
     def test_the_user_ends_it(self, place: Path) -> None:
         def end() -> tuple[object, bool]:

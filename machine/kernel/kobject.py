@@ -88,7 +88,11 @@ class Kobject:
             child._notify_added(tree)
 
     def link(self, name: str, target: Kobject) -> None:
-        """``sysfs_create_link``."""
+        """``sysfs_create_link``. The name is changed as that of an object is, so that it can be looked up.
+        Raises OSError(EINVAL) for an invalid name."""
+        name = name.replace("/", "!")
+        if not is_file_name(name):
+            raise OSError(errno.EINVAL, f"invalid file name {name!r}")
         self.links[name] = target
         if self.tree is not None:
             for listener in self.tree.listeners:
@@ -96,7 +100,7 @@ class Kobject:
 
     def unlink(self, name: str) -> None:
         """``sysfs_remove_link``. Does nothing if there is no such link."""
-        if self.links.pop(name, None) is not None and self.tree is not None:
+        if self.links.pop(name.replace("/", "!"), None) is not None and self.tree is not None:
             for listener in self.tree.listeners:
                 listener.links_changed(self)
 

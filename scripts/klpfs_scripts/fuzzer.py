@@ -21,6 +21,7 @@ import fuzzing
 import trio
 
 from klpfs.modules import kbuild
+from klpfs.terminal import LINES, printable
 from klpfs_scripts.command import say
 from klpfs_scripts.environment import ROOT
 from klpfs_scripts.progress import Progress
@@ -60,7 +61,8 @@ class Result:
             f"{self.target:12} {self.inputs} inputs, {self.accepted} accepted, "
             f"{len(self.faults)} faults, {self.seconds:.0f} s"
         ]
-        return "\n".join([*lines, *(f"{fault.input}\n{fault.report}" for fault in self.faults)])
+        lines += [printable(f"{fault.input}\n{fault.report}", LINES) for fault in self.faults]
+        return "\n".join(lines)
 
 
 def build_modules(directory: Path) -> Path:
