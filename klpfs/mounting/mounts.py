@@ -18,12 +18,17 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
 TYPE = "fuse.klpfs"
-DAEMON_TIMEOUT = 10.0
-"""Seconds that a daemon may take to end after the unmount."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds after which a daemon that does not answer is taken for one that hangs."""
+_TERM_AFTER, _KILL_AFTER = 1.5, 3.5
+"""Seconds after the unmount, or after SIGTERM, when a daemon that still runs gets a signal."""
+_DEATH_TIMEOUT = 5.0
+"""Seconds that the kernel may take to end a killed process."""
 
 _MNT_DETACH = 2
 
@@ -157,7 +162,8 @@ def daemon_of(mount: Mount) -> int | None:
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     """Unmount, and wait until the mount and its daemon are gone. Also if the daemon was killed.
 
-    With ``lazy``, unmount even if files are open; further operations on them fail with ENOTCONN.
+    With ``lazy``, unmount even if files are open; further operations on them fail with ENOTCONN. A
+    mount whose daemon hangs is always unmounted in this way, and the daemon is killed.
 
     Raise `OSError` (EBUSY while files are open, EPERM) or `MountError`.
     """
@@ -173,21 +179,50 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         with contextlib.suppress(ProcessLookupError):
             process = os.pidfd_open(daemon)
     try:
-        detach(path, lazy=lazy)
-        if process is not None:
-            if lazy:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(process, signal.SIGTERM)
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            if not poll.poll(DAEMON_TIMEOUT * 1000):
-                raise MountError(
-                    f"{mountpoint} is unmounted, but its daemon (process {daemon}) still runs; "
-                    f"end it with 'kill -9 {daemon}'"
-                )
+        try:
+            detach(path, lazy=lazy)
+        except OSError as error:
+            if error.errno != errno.EBUSY or process is None or answers(path):
+                raise
+            lazy = True
+            detach(path, lazy=lazy)
+        if process is not None and not end_process(process, now=lazy):
+            raise MountError(
+                f"{mountpoint} is unmounted, but its daemon (process {daemon}) still runs; "
+                f"end it with 'kill -9 {daemon}'"
+            )
     finally:
         if process is not None:
             os.close(process)
+
+
+def answers(path: str) -> bool:
+    """Return whether the daemon of a mount answers within `ANSWER_TIMEOUT`."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            os.statvfs(path)  # always asks the daemon: the kernel does not cache the answer
+        answered.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(ANSWER_TIMEOUT)
+
+
+def end_process(process: int, *, now: bool) -> bool:
+    """Wait until a daemon (a pidfd) has ended, and help it with signals; with ``now``, at once.
+
+    Return False if even SIGKILL does not end it.
+    """
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    steps = ((0 if now else _TERM_AFTER, signal.SIGTERM), (_KILL_AFTER, signal.SIGKILL))
+    for seconds, number in steps:
+        if poll.poll(seconds * 1000):
+            return True
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(process, number)
+    return bool(poll.poll(_DEATH_TIMEOUT * 1000))
 
 
 def detach(path: str, *, lazy: bool) -> None:

@@ -9,16 +9,16 @@ import logging
 import os
 import re
 import select
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 
 import trio
 
 from klpfs.fs import fuse
 from klpfs.fs.nodes import Root
+from klpfs.mounting import termination
 from klpfs.mounting.mounts import MountError, mount_at, socket_name
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def run(make_tree: MakeTree, path: str, allow_other: bool, on_mounted: Callable[
         on_mounted()
 
     try:
-        trio.run(_serve, make_tree, path, allow_other, note_mounted)
+        with termination.handled(path) as ending:
+            trio.run(_serve, make_tree, path, allow_other, note_mounted, ending)
     except MountError:
         raise
     except Exception as error:
@@ -64,42 +65,48 @@ def run(make_tree: MakeTree, path: str, allow_other: bool, on_mounted: Callable[
 
 
 async def _serve(
-    make_tree: MakeTree, path: str, allow_other: bool, on_mounted: Callable[[], None]
+    make_tree: MakeTree,
+    path: str,
+    allow_other: bool,
+    on_mounted: Callable[[], None],
+    ending: termination.Termination,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with make_tree() as root:
-            with captured_stderr() as read_stderr:
-                try:
-                    system = fuse.mount(root, path, allow_other)
-                except RuntimeError as error:
-                    message = explain_refusal(path, read_stderr()) or str(error)
-                    raise MountError(message) from None
-            mount = mount_at(path)
+    signalled = trio.Event()
+    ending.notify(trio.lowlevel.current_trio_token(), signalled)
+    async with make_tree() as root:
+        with captured_stderr() as read_stderr:
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(end_on_signal, signals, system.settle, nursery)
-                    nursery.start_soon(end_with_connection, fuse_descriptor(), nursery)
-                    nursery.start_soon(end_tree, root)
-                    if mount is not None:
-                        await nursery.start(listen_on_name, socket_name(mount))
-                    on_mounted()
-                    await fuse.serve(system)
-                    nursery.cancel_scope.cancel()
-            finally:
-                # After an unmount, something else may be mounted there already.
-                still_mounted = mount is not None and mount_at(path) == mount
-                fuse.unmount(system, detach=still_mounted)
+                system = fuse.mount(root, path, allow_other)
+            except RuntimeError as error:
+                message = explain_refusal(path, read_stderr()) or str(error)
+                raise MountError(message) from None
+        mount = mount_at(path)
+        ending.note_mounted(mount)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(end_on_signal, signalled, system.settle, nursery)
+                nursery.start_soon(end_with_connection, fuse_descriptor(), nursery)
+                nursery.start_soon(end_tree, root)
+                if mount is not None:
+                    await nursery.start(listen_on_name, socket_name(mount))
+                on_mounted()
+                await fuse.serve(system)
+                nursery.cancel_scope.cancel()
+        finally:
+            # After an unmount, something else may be mounted there already.
+            still_mounted = mount is not None and mount_at(path) == mount
+            fuse.unmount(system, detach=still_mounted)
 
 
 async def end_on_signal(
-    signals: AsyncIterator[int], settle: Callable[[], Awaitable[None]], nursery: trio.Nursery
+    signalled: trio.Event, settle: Callable[[], Awaitable[None]], nursery: trio.Nursery
 ) -> None:
     """Cancel the nursery at the first signal."""
-    async for _ in signals:
-        # Not while the thread that invalidates the kernel's caches is at work: it may wait for a
-        # process that waits for our answer, and would wait for ever.
-        await settle()
-        nursery.cancel_scope.cancel()
+    await signalled.wait()
+    # Not while the thread that invalidates the kernel's caches is at work: it may wait for a process
+    # that waits for our answer, and would wait for ever.
+    await settle()
+    nursery.cancel_scope.cancel()
 
 
 async def end_tree(root: Root) -> None:
