@@ -45,7 +45,7 @@ async def vscnprintf(
     buffer = computer.cpu["rsp"]
     try:
         length = await task.call(computer.symbol("vscnprintf"), buffer, limit, fmt, va_list)
-        return computer.memory.read(buffer, length & 0xFFFFFFFF)
+        return computer.memory.read(buffer, min(length & 0xFFFFFFFF, limit - 1))
     finally:
         computer.cpu["rsp"] += limit
 

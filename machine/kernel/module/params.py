@@ -136,14 +136,23 @@ class Params:
             self._slab.free(at)
 
     async def get(self, param: Struct) -> str:
-        """``param_attr_show``: call the parameter's ``get``. Returns its text with the newline. Raises
-        OSError with the errno that it returned; EPERM if it has no ``get``."""
+        """``param_attr_show``, ``sysfs_kf_seq_show``: call the parameter's ``get``. Returns its text with the
+        newline, which is shorter than a page: a larger count is logged. Raises OSError with the errno that
+        it returned; EPERM if it has no ``get``."""
         if not param.ops.get:
             raise OSError(errno.EPERM, "cannot be read")
         page = self._slab.alloc(PAGE_SIZE, "parameter")
         try:
             async with self._locked(param):
-                size = check(await self._sched.current.call(param.ops.get, page, param.address_))
+                got = await self._sched.current.call(param.ops.get, page, param.address_)
+            size = check(got & 0xFFFFFFFF)  # an int
+            if size >> 31:
+                raise OSError(errno.EIO, "a count below -MAX_ERRNO")
+            if size >= PAGE_SIZE:
+                shows = self._computer.symbols.lookup("module_attr_show")
+                name = self._computer.symbols.sprint_symbol(shows) if shows else "module_attr_show"
+                self._printk(LOGLEVEL_WARNING, f"fill_read_buffer: {name} returned bad count")
+                size = PAGE_SIZE - 1
             return text(self._computer.memory.read(page, size))
         finally:
             self._slab.free(page)

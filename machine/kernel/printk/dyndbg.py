@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.glob import wildcard
 from klpfs.machine.kernel.printk.printk import LOGLEVEL_DEBUG, LOGLEVEL_ERR
 
 _FLAGS = "pmflt_"
@@ -240,18 +241,15 @@ def _line_number(text: str) -> int:
     """``parse_lineno``: parse a line number; empty text means 0."""
     if not text:
         return 0
-    if not re.fullmatch(r"\+?[0-9]+\n?", text) or int(text) > _UINT_MAX:
+    digits = re.fullmatch(r"\+?0*([0-9]{1,10})\n?", text)
+    if not digits or int(digits[1]) > _UINT_MAX:
         raise _QueryError(f"bad line-number: {text}")
-    return int(text)
+    return int(digits[1])
 
 
 def _matches(pattern: str | None, text: str) -> bool:
-    """``match_wildcard``, lib/parser.c: return whether ``pattern``, with * and ?, matches ``text``. The
-    pattern None matches everything."""
-    if pattern is None:
-        return True
-    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(expression, text, re.DOTALL) is not None
+    """Return whether ``pattern``, with * and ?, matches ``text``. The pattern None matches everything."""
+    return pattern is None or wildcard(pattern).fullmatch(text) is not None
 
 
 def _unescaped(text: str) -> str:

@@ -176,5 +176,6 @@ class Printk:
 
     @service("vprintk_emit", prologue=formatting)
     def vprintk_emit(self, facility: S32, level: S32, formatted: Ptr, length: U32) -> int:
+        length = min(length, LOG_LINE_MAX)  # guest code may call the trap with another length
         self.emit(facility, level, text(self._computer.memory.read(formatted, length)))
         return length

@@ -17,12 +17,12 @@ import errno
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import trio
 
 from klpfs.machine.instructions import NOP5, call_to, target_of
 from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.glob import glob
 from klpfs.machine.kernel.service import S32, U64, Ptr, service
 from klpfs.machine.kernel.trace.ftrace_hash import FtraceHashes
 from klpfs.machine.kernel.trace.trampoline import Trampolines
@@ -382,9 +382,9 @@ class Ftrace:
         return self.location(address)
 
     def _matching(self, pattern: str) -> set[int]:
+        matches = glob(pattern).fullmatch
         return {
             site.ip
             for site in self._sites.values()
-            if (found := self._computer.symbols.lookup_address(site.ip))
-            and fnmatchcase(found[0].name, pattern)
+            if (found := self._computer.symbols.lookup_address(site.ip)) and matches(found[0].name)
         }

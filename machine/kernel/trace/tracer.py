@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from klpfs.machine.kernel.base import Base
+from klpfs.machine.kernel.glob import glob
 from klpfs.machine.kernel.sched.core import Task
 from klpfs.machine.kernel.service import Ptr, service
 from klpfs.machine.kernel.trace.ftrace import Ftrace
@@ -168,12 +168,13 @@ class Tracer:
         removes, pattern = pattern.startswith("!"), pattern.removeprefix("!")
         if colon and not command.startswith("mod:"):
             raise OSError(errno.EINVAL, f"no command {command}")
+        matches = glob(pattern or "*").fullmatch
         matching = {
             site.ip
             for site in self._ftrace.sites()
             if (function := self._ftrace.function(site))
             and (module is None or function[1] == module)
-            and fnmatchcase(function[0], pattern or "*")
+            and matches(function[0])
         }
         if not matching:
             raise OSError(errno.EINVAL, f"no function matches {word}")
