@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import errno_of
 
-from klpfs.fs.procview import HOST, SHOWN
+from klpfs.fs.attributes import ProcFile
+from klpfs.fs.nodes import Directory, File, Symlink
+from klpfs.fs.procview import HOST, SHOWN, ProcView
 from klpfs.machine.kernel.proc_tree import (
     KERNEL_NAMES,
     KLPFS_NAMES,
@@ -404,6 +406,17 @@ def test_the_host_s_names_are_an_explicit_list(machine: Machine) -> None:
     assert others == set()
     for name in ("kcore", "kmsg", "sysrq-trigger", "config.gz", "interrupts", "fs"):
         assert run(machine, f"[ -e /proc/{name} ] || echo none").stdout == "none\n"
+
+
+def test_a_name_of_the_guest_s_kernel_never_becomes_the_host_s() -> None:
+    guest = Directory(0o555)
+    guest.add("cpuinfo", ProcFile())
+    view = ProcView(guest, SHOWN - {"cpuinfo"})
+    assert isinstance(view.lookup("cpuinfo"), File)
+    guest.remove("cpuinfo")
+    assert view.lookup("cpuinfo") is None
+    assert "cpuinfo" not in set(view.entries())
+    assert isinstance(view.lookup("self"), Symlink)
 
 
 def test_a_directory_of_the_guest_is_not_merged_with_the_host_s(do: Do, machine: Machine) -> None:

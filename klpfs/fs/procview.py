@@ -104,10 +104,11 @@ class _GuestView(DynamicDirectory, ProcDirectory):
 
 
 class ProcView(_GuestView):
-    """The root: the guest's proc, with the processes of the host and the names in `SHOWN`."""
+    """The root: the guest's proc, with the processes of the host and the names ``hosts`` of its /proc."""
 
-    def __init__(self, guest: Directory) -> None:
+    def __init__(self, guest: Directory, hosts: Iterable[str] = SHOWN) -> None:
         super().__init__(guest)
+        self._hosts = SHOWN.intersection(hosts)
         self.add(HOST, Directory(0o555))
 
     def _source(self, name: str) -> Node | None:
@@ -116,13 +117,13 @@ class ProcView(_GuestView):
         return None if is_process and self._shows_host(name) else super()._source(name)
 
     def _host_names(self) -> Iterator[str]:
-        return (
-            name for name in os.listdir("/proc") if name in SHOWN or name_to_int(name) is not None
-        )
+        return filter(self._may_show, os.listdir("/proc"))
+
+    def _may_show(self, name: str) -> bool:
+        return name in self._hosts or name_to_int(name) is not None
 
     def _shows_host(self, name: str) -> bool:
-        shown = name in SHOWN or name_to_int(name) is not None
-        return shown and os.path.lexists(f"/proc/{name}")
+        return self._may_show(name) and os.path.lexists(f"/proc/{name}")
 
     def _make_host(self, name: str) -> Node:
         return Symlink(f"{HOST}/{name}")

@@ -26,8 +26,8 @@ def tree(kernel: Kernel) -> Root:
     kernel_directory.add("debug", debugfs(kernel))
     kernel_directory.add("tracing", tracefs(kernel))
     root.add("sys", sysfs.root)
-    kernel.proc.reserve({HOST, *SHOWN})
+    hosts = kernel.proc.reserve({HOST, *SHOWN})
     procfs = root.add("proc", Procfs(kernel).root)
     root.add("dev", devfs(kernel))
-    root.add("machine", machinefs(kernel)).add("procview", ProcView(procfs))
+    root.add("machine", machinefs(kernel)).add("procview", ProcView(procfs, hosts))
     return root

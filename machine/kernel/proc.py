@@ -62,9 +62,14 @@ class Proc:
         self.on_change: list[Callable[[ProcEntry, bool], None]] = []
         """Called with an entry, and True after it was added or False after it was removed."""
 
-    def reserve(self, names: Iterable[str]) -> None:
-        """Let names of the root be taken, except those that the guest's kernel itself has registered."""
-        self._reserved |= frozenset(names) - self.root.children.keys()
+    def reserve(self, names: Iterable[str]) -> frozenset[str]:
+        """Let names of the root be taken, except those that the guest's kernel itself has registered.
+
+        Return the names that are taken now.
+        """
+        taken = frozenset(names) - self.root.children.keys()
+        self._reserved |= taken
+        return taken
 
     def reserve_kernel_names(self) -> None:
         """Let the names be taken that Linux itself registers, as after its boot."""
